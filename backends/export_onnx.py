@@ -23,7 +23,7 @@ from lostwax.backends.plan.variants import Variant
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
-from lostwax.backends.runtime.load_weights import form_sources
+from lostwax.backends.runtime.form_tensor import form_sources
 from lostwax.ir.contract.scale_layout import FP8_BLOCKS, StoredFormat, scale_shape
 from lostwax.ir.contract.weights import Source, StoredWeight, WeightPart
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx

@@ -3,8 +3,9 @@
 `python benchmarks/boot.py --out FILE` starts the default model once with an empty cache (it is
 compiled, its golden probes run) and then `--starts` times as later users find it; each start asks
 one streamed chat when it is ready. With `--artifact DIR --checkpoint DIR` it starts these, asks one
-token of a prompt of ids, and says which compilers the server's processes had mapped, and whether
-the artifact was left as it was. Wall clock from the start of the process.
+token of a prompt of ids, and says whether the artifact was left as it was. Wall clock from the
+start of the process. Of the server's processes it says how much memory of each is resident then,
+and whether compilers or torch were mapped.
 """
 
 from __future__ import annotations
@@ -28,9 +29,19 @@ import httpx
 
 QUESTION = "What is 17 + 25?"
 PHASE = re.compile(r"^  (\S.*?) +(\d+\.\d\d) s$")
+RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 COMMAND, ENGINE = "command line, artifact found", "engine process, its imports"
 FIRST, REST = "question to first token", "rest of the answer"
-COMPILERS = ("libtriton", "libnvrtc", "libLLVM", "libnvptxcompiler", "ptxas", "cicc", "libxgrammar")
+COMPILERS = (
+    "libtorch",
+    "libtriton",
+    "libnvrtc",
+    "libLLVM",
+    "libnvptxcompiler",
+    "ptxas",
+    "cicc",
+    "libxgrammar",
+)
 Times = dict[str, float]
 
 
@@ -44,13 +55,14 @@ def start(cache: Path, served: tuple[str, ...]) -> tuple[Times, dict[str, Any]]:
             url, phases = _until_ready(server, begin)
             ready = time.perf_counter() - begin
             first, last, text = _ask_one(url) if served else _ask(url)
-            compilers = mapped(server.pid)
+            compilers, memory = mapped(server.pid), resident(server.pid)
         finally:
             server.terminate()
             assert server.stderr is not None
             server.stderr.read()
     found = phases | {FIRST: first, REST: last - first}
     times = {"ready": ready, "first token": ready + first, "text": text, "compilers": compilers}
+    times["resident_mib"] = memory
     return found, times
 
 
@@ -62,6 +74,18 @@ def mapped(process: int) -> list[str]:
         for child in (task / "children").read_text(encoding="utf-8").split():
             found.update(mapped(int(child)))
     return sorted(found)
+
+
+def resident(process: int) -> dict[str, float]:
+    """MiB of memory of the process and of its descendants, by the module that each runs."""
+    command = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
+    name = command[command.index("-m") + 1] if "-m" in command else command[0]
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    found = {f"{name} ({process})": round(int(RESIDENT.findall(status)[0]) / 1024, 1)}
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text(encoding="utf-8").split():
+            found |= resident(int(child))
+    return found
 
 
 def digest_of(folder: Path) -> str:
@@ -161,7 +185,8 @@ def main() -> None:
         "totals": totals,
         "cold": cold,
         "cold_totals": cold_totals,
-        "compilers": cold_times["compilers"],
+        "compilers": starts[-1][1]["compilers"],
+        "resident_mib": list(starts[-1][1]["resident_mib"].items()),
     }
     if options.artifact:
         report["artifact_unchanged"] = digest_of(options.artifact) == before
@@ -171,6 +196,9 @@ def main() -> None:
         print(
             f"{name:<36}{spread['median_s']:7.3f} s  {spread['min_s']:.3f} to {spread['max_s']:.3f}"
         )
+    for name, mib in starts[-1][1]["resident_mib"].items():
+        print(f"{name:<36}{mib:7.1f} MiB resident")
+    print(f"mapped: {', '.join(starts[-1][1]['compilers']) or 'neither torch nor a compiler'}")
     print("first start, with an empty cache:")
     for name, seconds in (cold | cold_totals).items():
         print(f"{name:<36}{seconds:7.3f} s")

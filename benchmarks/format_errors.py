@@ -107,7 +107,7 @@ def run(runtime: Runtime, tokens: list[int]) -> Outcome:
     segments = [runtime.bound(ref) for ref in runtime.programs.pick(plan)[0]]
     head = segments[-1].program
     ids, shape = head.outputs["ids"], (head.bucket.rows, runtime.facts.vocab_size)
-    arena, count = runtime.memory.arena, len(tokens)
+    arena, count = torch.from_numpy(runtime.memory.arena), len(tokens)
     selections: list[torch.Tensor] = []
     logits: torch.Tensor | None = None
     inputs = StepRows(plan, runtime.state, runtime.limits.page_tokens).inputs

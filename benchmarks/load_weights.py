@@ -74,7 +74,7 @@ def main() -> None:
     driver: Driver = found.load(found.driver)(reader.manifest.target, reader.kernel, {})
     files = sorted(options.checkpoint.glob("*.safetensors"))
     num_bytes = sum(file.stat().st_size for file in files)
-    on_device = driver.device.type != "cpu"
+    on_device = not driver.memory.is_host
     report: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/load_weights.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if on_device else "the host's memory",

@@ -9,7 +9,8 @@ import torch
 from op_grid import PlannedOp
 
 from lostwax.backends.cuda.driver import CudaDriver
-from lostwax.backends.runtime.form_weight import SourceTensors, form
+from lostwax.backends.runtime.form_tensor import form
+from lostwax.backends.runtime.form_weight import SourceTensors
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.parameter import Pointer
 from lostwax.ir.contract.program import KernelLaunch, View, views_of

@@ -72,7 +72,7 @@ def real_rows_equal(runtime: Runtime, sequences: list[Sequence]) -> bool:
     Every request enters anew, at the position that it has.
     """
     rows = max(ref.bucket.tokens for ref in runtime.manifest.programs)
-    hidden = runtime.memory.states[HIDDEN].view(rows, -1)
+    hidden = runtime.memory.states[HIDDEN].reshape(rows, -1)
     found: list[tuple[torch.Tensor, list[int], list[float]]] = []
     for count in (FEW, ALL):
         entering = tuple(

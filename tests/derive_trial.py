@@ -14,11 +14,12 @@ from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
-import torch
 from step_oracle import Sequences, StepBatch, padded
 
 from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime.derive import StepInputs
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.state_table import NUMPY_DTYPES, StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
@@ -136,8 +137,8 @@ class DeriveTrial:
 
     def _over_one_memory(self, segments: Sequence[_Program]) -> list[tuple[_Program, StepBuffers]]:
         size = max(input_offsets(*each)[1] for each in segments)
-        driver = cast(CpuDriver, None)  # asked for marks on devices alone
-        memory = InputMemory(torch.full((size,), JUNK, dtype=torch.uint8), driver)
+        driver = CpuDriver(CPU, no_kernels, {})
+        memory = InputMemory(np.full(size, JUNK, np.uint8), driver)
         return [(each, self.buffers(each[0], each[1], memory)) for each in segments]
 
     def _plan(self) -> StepPlan:
@@ -276,7 +277,7 @@ def _of(buffers: StepBuffers, among: list[tuple[_Program, StepBuffers]]) -> _Pro
 
 def _compare(buffers: StepBuffers, want: dict[str, list[Any]]) -> None:
     """What a program reads in the packed bytes."""
-    raw = buffers.memory.device.numpy()
+    raw = buffers.memory.device
     for name, values in want.items():
         dtype = NUMPY_DTYPES[STEP_INPUTS[name].dtype]
         expected = np.array(values, dtype)

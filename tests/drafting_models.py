@@ -141,6 +141,6 @@ def cached_rows(
     found: dict[tuple[str, int], torch.Tensor] = {}
     for (name, layer), buffer in runtime.memory.planes.items():
         row_bytes = sizes[name].page_bytes // PAGE
-        rows = buffer.view(-1, PAGE, row_bytes)[pages].reshape(-1, row_bytes)
+        rows = torch.from_numpy(buffer).view(-1, PAGE, row_bytes)[pages].reshape(-1, row_bytes)
         found[name, layer] = rows[:count].clone()
     return found

@@ -267,7 +267,8 @@ def logits_of(runtime: Runtime, plan: StepPlan) -> Tensor:
         for view in _views(launch)
         if view.shape == wanted
     }
-    return tensor_of(runtime.memory.arena, view)[: plan.num_logits].float().clone()
+    arena = torch.from_numpy(runtime.memory.arena)
+    return tensor_of(arena, view)[: plan.num_logits].float().clone()
 
 
 def _views(launch: Launch) -> list[View]:

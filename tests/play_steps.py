@@ -26,8 +26,9 @@ from lostwax.backends.ascend.kernels import attention as ascend_attention
 from lostwax.backends.cpu.kernels import indexer as cpu_indexer
 from lostwax.backends.cpu.kernels import row_by_row
 from lostwax.backends.portable.kernels import indexer, route, selection
+from lostwax.backends.runtime.gloo import gather, part
 from lostwax.backends.runtime.load import Runtime, load
-from lostwax.backends.runtime.ranks import RankError, Ranks, gather, part
+from lostwax.backends.runtime.ranks import RankError, Ranks
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
 

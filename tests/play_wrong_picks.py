@@ -19,8 +19,8 @@ import msgspec
 import torch
 
 from lostwax.backends.portable.kernels import sample
+from lostwax.backends.runtime.gloo import gather, part
 from lostwax.backends.runtime.load import Runtime, load
-from lostwax.backends.runtime.ranks import gather, part
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
 

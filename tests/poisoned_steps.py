@@ -28,7 +28,7 @@ class Poison:
         self._memory, self._limits = runtime.memory, runtime.limits
         self._mtp_layer = mtp_layer
         most = max(ref.bucket.tokens for ref in runtime.manifest.programs)
-        self._row_bytes = self._memory.states[HIDDEN].numel() // most
+        self._row_bytes = self._memory.states[HIDDEN].nbytes // most
         slots = self._limits.num_pages * self._limits.page_tokens
         self._written = {drafts: torch.zeros(slots, dtype=torch.bool) for drafts in (False, True)}
         self._last_rows = 0
@@ -42,7 +42,7 @@ class Poison:
 
     def before(self, segment: Segment, bucket: Bucket, inputs: StepInputs) -> None:
         """Poison what a segment must not read, once its inputs are filled; note what it writes."""
-        self._memory.arena.fill_(NAN)
+        self._memory.arena.fill(NAN)
         self._memory.states[HIDDEN][self._last_rows * self._row_bytes :] = NAN
         if segment in HEADS:
             return  # it touches no page
@@ -59,5 +59,5 @@ class Poison:
         written[:tokens] = False
         for (_, layer), plane in self._memory.planes.items():
             held = self._written[layer >= self._mtp_layer]
-            plane.view(held.numel(), -1)[~held] = NAN
+            torch.from_numpy(plane).view(held.numel(), -1)[~held] = NAN
         written[torch.from_numpy(inputs.values["slots"]).long()] = True

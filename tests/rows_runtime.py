@@ -90,12 +90,12 @@ class RowsRuntime:
         max_pages = -(-limits.max_context // limits.page_tokens)
         self.state = StateTable(limits.max_reqs, max_pages, limits.max_drafts)
         rows = 2 * (limits.max_reqs + 1)
-        table = torch.zeros(4 * rows * limits.vocab_size, dtype=torch.uint8)
-        self.biases = table.view(torch.float32).view(rows, -1)
+        table = np.zeros(4 * rows * limits.vocab_size, np.uint8)
+        self.biases = torch.from_numpy(table).view(torch.float32).view(rows, -1)
         """What `bias_rows` name, for the model."""
         self._bias_state = BiasState(table, limits.vocab_size, CpuDriver(CPU, no_kernels, {}))
-        counts = torch.zeros(2 * rows * limits.vocab_size, dtype=torch.uint8)
-        self.counts = counts.view(torch.int32).view(rows // 2, -1)
+        counts = np.zeros(2 * rows * limits.vocab_size, np.uint8)
+        self.counts = torch.from_numpy(counts).view(torch.int32).view(rows // 2, -1)
         """What `count_rows` name."""
         self._count_state = CountState(counts, limits.vocab_size, CpuDriver(CPU, no_kernels, {}))
         self._model = model

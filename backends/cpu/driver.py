@@ -1,55 +1,109 @@
-"""Runs programs on the CPU that they were compiled for: lists of native launches, host calls."""
+"""Runs programs on the CPU that they were compiled for: lists of native launches, host calls.
+
+Memory is numpy's. torch is imported where a program names a host call, whose functions are torch's:
+it then works on the same memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module, metadata
 from itertools import groupby
-
-import torch
+from typing import TYPE_CHECKING
 
 from lostwax.backends.cpu import BACKEND
 from lostwax.backends.cpu.contract.check_native import Unfit, check_native
 from lostwax.backends.cpu.heap import keep_freed_memory
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
-from lostwax.backends.cpu.presence import presence
+from lostwax.backends.cpu.presence import require_processor
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
-from lostwax.backends.runtime.host_driver import HostDriver
+from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk, walked
+from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.backends.runtime.host_memory import HostMemory, HostPlace, zeroed
 from lostwax.backends.runtime.kernel_parameters import over_memory
-from lostwax.backends.runtime.torch_build import torch_build
+from lostwax.backends.runtime.memory import Array
+from lostwax.backends.runtime.processor import processor
+from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.parameter import Scalar, TensorMap
 from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 from lostwax.ir.contract.target import Target
+from lostwax.ir.contract.view import View
+
+if TYPE_CHECKING:
+    import torch
 
 
-class CpuDriver(HostDriver):
+class CpuDriver:
     """Satisfies `lostwax.backends.runtime.driver.Driver`."""
 
     packages = BACKEND.kernels
+    """Packages that host calls may name."""
 
     def __init__(
         self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
     ) -> None:
-        super().__init__(target, kernels, compiled)
-        presence(target, torch_build())
+        require_processor(target)
         keep_freed_memory()
         self._target = target
         self._kernels = kernels
         self._compiled = compiled
         self._pools: dict[str, NativePool] = {}
-        self._threads = torch.get_num_threads()
+        self._threads = usable_threads()
+        self._calls_torch = False
+
+    @property
+    def memory(self) -> HostMemory:
+        """numpy's."""
+        return HostMemory()
+
+    @property
+    def device_name(self) -> str:
+        """The processor's model."""
+        return processor()
+
+    @property
+    def fingerprint(self) -> str:
+        """The processor's model, and the version of torch, which host calls call."""
+        return f"{self.device_name}, torch {metadata.version('torch')}"
+
+    def allocate(self, num_bytes: int) -> Array:
+        """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
+        return zeroed(num_bytes)
+
+    def staging(self, num_bytes: int) -> Array:
+        """Any buffer: host memory is the driver's own."""
+        return zeroed(num_bytes)
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """A host call, or a list of one native launch."""
         if isinstance(launch, HostCall):
-            return super().bind(launch, resolve)
+            return self._bind_torch(launch, resolve)
         pool = self._pool(launch.binary)
         added = _checked(launch, resolve)
-        parameters, tensors = over_memory((*launch.params, *added), resolve, _no_tensor_map)
+        parameters, places = over_memory((*launch.params, *added), resolve, _no_tensor_map)
         kernel = pool.kernel(launch.symbol)
-        native = NativeLaunch(kernel, parameters, launch.shared_bytes, tensors)
+        native = NativeLaunch(kernel, parameters, launch.shared_bytes, places)
         return StepList(pool, (native,))
+
+    def _bind_torch(self, call: HostCall, resolve: Resolve) -> Thunk:
+        """The call over tensors of the same memory."""
+
+        def tensor(view: View) -> torch.Tensor:
+            place = resolve(view)
+            assert isinstance(place, HostPlace)
+            return place.tensor()
+
+        bound = bind_host_call(call, tensor, self.packages)
+        if not self._calls_torch:
+            self._calls_torch = True
+            self.use_threads(self._threads)
+        return bound
+
+    def capture(self, launches: Sequence[Thunk]) -> Thunk:
+        """The sequence itself: nothing is captured."""
+        return walked(launches)
 
     def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
         """Native launches that follow one another as one list."""
@@ -65,11 +119,23 @@ class CpuDriver(HostDriver):
         return found
 
     def use_threads(self, count: int) -> None:
-        """Torch's operators and lists of native launches on so many threads."""
-        super().use_threads(count)
+        """Lists of native launches on so many threads, and torch's operators where called."""
         self._threads = count
         for pool in self._pools.values():
             pool.use_threads(count)
+        if self._calls_torch:
+            import_module("torch").set_num_threads(count)
+
+    def running(self) -> AbstractContextManager[object]:
+        """torch's mode for what is never differentiated, where torch is called."""
+        return import_module("torch").inference_mode() if self._calls_torch else nullcontext()
+
+    def mark(self) -> Mark:
+        """Passed: a launch returns when it has run."""
+        return Passed()
+
+    def synchronize(self) -> None:
+        """Nothing is asynchronous."""
 
     def _pool(self, binary: str) -> NativePool:
         if binary not in self._compiled:

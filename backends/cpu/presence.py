@@ -15,6 +15,12 @@ MACHINES = {"x86-64": ("x86_64", "amd64"), "armv8": ("aarch64", "arm64")}
 def presence(target: Target, torch: TorchBuild) -> str:
     """Where it runs; DeviceUnavailable on another processor. Any build of torch will do."""
     del torch
+    require_processor(target)
+    return "on cpu"
+
+
+def require_processor(target: Target) -> None:
+    """Raise DeviceUnavailable where the processor is of another architecture."""
     here = platform.machine().lower()
     wanted = next((m for a, m in MACHINES.items() if target.arch.startswith(a)), ())
     if here not in wanted:
@@ -23,4 +29,3 @@ def presence(target: Target, torch: TorchBuild) -> str:
             f"target {target.name} needs {needs}, this machine is {here};"
             " compile for the target of this machine"
         )
-    return "on cpu"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-import torch
+import numpy as np
 
 from lostwax.backends.runtime.driver import (
     Mark,
@@ -14,6 +15,8 @@ from lostwax.backends.runtime.driver import (
     Thunk,
     one_by_one,
 )
+from lostwax.backends.runtime.host_memory import HostMemory, zeroed
+from lostwax.backends.runtime.memory import Array
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
 from lostwax.ir.contract.target import Target
@@ -38,9 +41,9 @@ class NullDriver:
         self._target = target
 
     @property
-    def device(self) -> torch.device:
-        """Host memory, so that binding is as on the CPU."""
-        return torch.device("cpu")
+    def memory(self) -> HostMemory:
+        """numpy's, so that binding is as on the CPU."""
+        return HostMemory()
 
     @property
     def device_name(self) -> str:
@@ -52,11 +55,11 @@ class NullDriver:
         """No device."""
         return "null"
 
-    def allocate(self, num_bytes: int) -> torch.Tensor:
+    def allocate(self, num_bytes: int) -> Array:
         """A zeroed u8 [num_bytes] buffer; the pages are not touched until somebody writes."""
-        return torch.zeros(num_bytes, dtype=torch.uint8)
+        return zeroed(num_bytes)
 
-    def staging(self, num_bytes: int) -> torch.Tensor:
+    def staging(self, num_bytes: int) -> Array:
         """Any buffer: memory is the host's."""
         return self.allocate(num_bytes)
 
@@ -64,12 +67,13 @@ class NullDriver:
         """Nothing, or for the head's choice the counted ids."""
         if not isinstance(launch, HostCall) or not launch.function.startswith(PICK):
             return _nothing
-        tensors = [resolve(view) for view in launch.args if view is not None]
-        logits, _, seeds, counters, found, _ = tensors
+        array_at = self.memory.array_at
+        arrays = [array_at(resolve(view)) for view in launch.args if view is not None]
+        logits, _, seeds, counters, found, _ = arrays
         vocab = logits.shape[1]
 
         def count() -> None:
-            torch.remainder(counters + seeds, vocab, out=found)
+            np.remainder(counters + seeds, vocab, out=found)
 
         return count
 
@@ -89,6 +93,10 @@ class NullDriver:
 
     def use_threads(self, count: int) -> None:
         """Nothing: the host does not compute."""
+
+    def running(self) -> AbstractContextManager[object]:
+        """Anything."""
+        return nullcontext()
 
     def mark(self) -> Mark:
         """Passed: a launch returns when it has run."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.memory import Buffer
 from lostwax.ir.contract.foreign_file import reason
 
 
@@ -12,13 +11,17 @@ class NotEnoughMemory(RuntimeError):
     """The device cannot give what was asked for; the message says for what, and the remedy."""
 
 
-def allocated(driver: Driver, num_bytes: int, what: str, *, host: bool = False) -> torch.Tensor:
+def allocated(driver: Driver, num_bytes: int, what: str, *, host: bool = False) -> Buffer:
     """A zeroed u8 [num_bytes] buffer of the driver's, or of host memory that the device reads.
 
     Raises NotEnoughMemory.
     """
     try:
-        return driver.staging(num_bytes).zero_() if host else driver.allocate(num_bytes)
+        if not host:
+            return driver.allocate(num_bytes)
+        buffer = driver.staging(num_bytes)
+        buffer[:] = 0
+        return buffer
     # numpy says MemoryError or, beyond what it can count, ValueError; torch says RuntimeError.
     except (MemoryError, RuntimeError, ValueError) as error:
         raise NotEnoughMemory(

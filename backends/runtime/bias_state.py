@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.staging import sendable
+from lostwax.backends.runtime.memory import Buffer
 from lostwax.ir.contract.biases import bias_row
 from lostwax.ir.contract.step_state import Enter
 
@@ -16,13 +15,14 @@ from lostwax.ir.contract.step_state import Enter
 class BiasState:
     """The state `BIASES` in the driver's memory: u8 `buffer`, of rows of `ids` f32 each."""
 
-    def __init__(self, buffer: torch.Tensor, ids: int, driver: Driver) -> None:
-        self._rows = buffer.view(torch.float32).view(-1, ids)
-        self._driver = driver
+    def __init__(self, buffer: Buffer, ids: int, driver: Driver) -> None:
+        self._buffer = buffer
+        self._ids = ids
+        self._memory = driver.memory
 
     def refusal(self, entering: Iterable[Enter]) -> str:
         """Why they cannot enter, empty where they can: their ids are the model's."""
-        most = self._rows.shape[1]
+        most = self._ids
         for enter in entering:
             named = [*(token for token, _ in enter.bias), *enter.ends]
             if named and not 0 <= min(named) <= max(named) < most:
@@ -36,16 +36,10 @@ class BiasState:
                 self._write(enter)
 
     def _write(self, enter: Enter) -> None:
+        """One copy of both rows, the early one behind the other."""
         first, early = bias_row(enter.seq), bias_row(enter.seq, is_early=True)
-        rows = self._rows[first : early + 1].zero_()
-        if enter.bias:
-            ids, values = zip(*enter.bias, strict=True)
-            added = self._here(np.array(values, np.float32)).expand(len(rows), -1)
-            rows.index_copy_(1, self._here(np.array(ids, np.int64)), added)
-        if enter.ends:
-            ends = self._here(np.array(enter.ends, np.int64))
-            self._rows[early].index_fill_(0, ends, float("-inf"))
-
-    def _here(self, values: np.ndarray) -> torch.Tensor:
-        """The array in the driver's memory; its copy does not wait."""
-        return sendable(values, self._driver).to(self._rows.device, non_blocking=True)
+        rows = np.zeros((early + 1 - first, self._ids), np.float32)
+        for token, value in enter.bias:
+            rows[:, token] = value
+        rows[-1, list(enter.ends)] = -np.inf
+        self._memory.put(self._buffer, rows, first * rows[0].nbytes)

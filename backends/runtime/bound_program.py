@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import torch
+from collections.abc import Iterator
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import Driver, Thunk
-from lostwax.backends.runtime.load_weights import WeightBuffers
+from lostwax.backends.runtime.driver import Driver, Resolve, Thunk
+from lostwax.backends.runtime.memory import Buffer, Place
 from lostwax.backends.runtime.result_copy import ResultCopy
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
-from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.program import HEADS, Call, Launch, Program, View
@@ -23,11 +20,11 @@ class LaunchFailed(RuntimeError):
     """What a launch ran over did not suit it, or its device failed; the message names it."""
 
 
-PlaneBuffers = dict[tuple[str, int], torch.Tensor]
+WeightBuffers = dict[tuple[str, str], Buffer]
+"""u8 buffers by (prefix, stored name)."""
+PlaneBuffers = dict[tuple[str, int], Buffer]
 """u8 buffers by (plane, layer)."""
-
-
-StateBuffers = dict[str, torch.Tensor]
+StateBuffers = dict[str, Buffer]
 """u8 buffers of what outlives steps, by name."""
 
 
@@ -37,13 +34,13 @@ class Memory:
 
     def __init__(
         self,
-        arena: torch.Tensor,
+        arena: Buffer,
         body_inputs: InputMemory,
         head_inputs: InputMemory,
         weights: WeightBuffers,
         planes: PlaneBuffers,
         states: StateBuffers,
-        zeroed: torch.Tensor,
+        zeroed: Buffer,
     ) -> None:
         self.arena = arena
         self.body_inputs = body_inputs
@@ -63,7 +60,8 @@ class BoundProgram:
         inputs = memory.head_inputs if is_head else memory.body_inputs
         self.step = StepBuffers(program.segment, program.bucket, inputs)
         self._memory = memory
-        self._tensors: list[tuple[View, torch.Tensor]] = []
+        self._places: list[tuple[View, Place]] = []
+        self._place_of = driver.memory.place
         self._has_run = False
         thunks: list[Thunk] = []
         self._names: list[str] = []
@@ -75,16 +73,14 @@ class BoundProgram:
         self.launches = tuple(thunks)
         self._calls = driver.joined(thunks)
         self.outputs = {
-            name: tensor_of(memory.arena, view) for name, view in program.outputs.items()
+            name: self._place_of(memory.arena, view) for name, view in program.outputs.items()
         }
         self.results = ResultCopy(self.outputs, program.bucket.rows, driver)
         # Capture warms up over the inputs: rows of padding touch no page but the trash page.
         self.step.pad()
         self.replay: Thunk = self._captured(driver) if captured else self._walk
 
-    def _bound(
-        self, launch: Launch, resolve: Callable[[View], torch.Tensor], driver: Driver
-    ) -> Thunk:
+    def _bound(self, launch: Launch, resolve: Resolve, driver: Driver) -> Thunk:
         try:
             return driver.bind(launch, resolve)
         except ArtifactError:
@@ -131,41 +127,41 @@ class BoundProgram:
 
     def _require_unmoved(self) -> None:
         """An `out=` of another shape than the result lets torch move it over its neighbours."""
-        for view, tensor in self._tensors:
-            if view.shape[:1] != (-1,) and tuple(tensor.shape) != view.shape:
+        for view, place in self._places:
+            if view.shape[:1] != (-1,) and tuple(place.shape) != view.shape:
                 raise LaunchFailed(
-                    f"a launch of program {self.program.name} gives {list(tensor.shape)} where"
+                    f"a launch of program {self.program.name} gives {list(place.shape)} where"
                     f" {list(view.shape)} are planned; recompile the artifact"
                 )
 
-    def _resolver(self, call: Call | None) -> Callable[[View], torch.Tensor]:
-        memory, seen = self._memory, dict[View, torch.Tensor]()
+    def _resolver(self, call: Call | None) -> Resolve:
+        memory, seen = self._memory, dict[View, Place]()
 
-        def resolve(view: View) -> torch.Tensor:
+        def resolve(view: View) -> Place:
             if view not in seen:
-                seen[view] = self._tensor(view, call, memory)
-                self._tensors.append((view, seen[view]))
+                seen[view] = self._place(view, call, memory)
+                self._places.append((view, seen[view]))
             return seen[view]
 
         return resolve
 
-    def _tensor(self, view: View, call: Call | None, memory: Memory) -> torch.Tensor:
+    def _place(self, view: View, call: Call | None, memory: Memory) -> Place:
         if view.space == "arena":
-            return tensor_of(memory.arena, view)
+            return self._place_of(memory.arena, view)
         if view.space == "input":
-            return tensor_of(self.step.memory.device, view, self.step.offsets[view.name])
+            return self._place_of(self.step.memory.device, view, self.step.offsets[view.name])
         if view.space == "state":
             if view.name not in memory.states:
                 raise ArtifactError(
                     f"a launch reads a state {view.name!r}, which does not exist; recompile it"
                 )
-            return tensor_of(memory.states[view.name], view)
+            return self._place_of(memory.states[view.name], view)
         if view.space == "zeroed":
-            return tensor_of(memory.zeroed, view)
+            return self._place_of(memory.zeroed, view)
         if call is None:
             raise ArtifactError(f"a launch outside the calls reads {view.space} memory")
         if view.space == "carry":
-            return tensor_of(memory.arena, view, call.carry[view.name])
+            return self._place_of(memory.arena, view, call.carry[view.name])
         if view.space == "weight":
-            return tensor_of(memory.weights[call.prefix, view.name], view)
-        return tensor_of(memory.planes[view.name, call.layer], view)
+            return self._place_of(memory.weights[call.prefix, view.name], view)
+        return self._place_of(memory.planes[view.name, call.layer], view)

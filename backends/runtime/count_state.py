@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.staging import sendable
+from lostwax.backends.runtime.memory import Buffer
 from lostwax.ir.contract.counts import IN_PROMPT, OUTPUT
 from lostwax.ir.contract.step_state import Enter
 
@@ -17,9 +16,10 @@ from lostwax.ir.contract.step_state import Enter
 class CountState:
     """The state `COUNTS` in the driver's memory: u8 `buffer`, of rows of `ids` i32 each."""
 
-    def __init__(self, buffer: torch.Tensor, ids: int, driver: Driver) -> None:
-        self._rows = buffer.view(torch.int32).view(-1, ids)
-        self._driver = driver
+    def __init__(self, buffer: Buffer, ids: int, driver: Driver) -> None:
+        self._buffer = buffer
+        self._ids = ids
+        self._memory = driver.memory
 
     def enter(self, entering: Iterable[Enter]) -> None:
         """Write the rows of those with penalties, behind what was launched. Does not wait."""
@@ -29,13 +29,12 @@ class CountState:
 
     def _write(self, enter: Enter) -> None:
         """One copy of a whole row: no tokens are sorted, however long the prompt."""
-        row = np.zeros(self._rows.shape[1], np.int32)
+        row = np.zeros(self._ids, np.int32)
         row[np.array(enter.prompt, np.int64)] = IN_PROMPT
         np.add.at(row, np.array(enter.outputs, np.int64), OUTPUT)
-        self._rows[enter.seq].copy_(sendable(row, self._driver), non_blocking=True)
+        self._memory.put(self._buffer, row, enter.seq * row.nbytes)
 
     def add(self, seqs: Any, ids: Any) -> None:
         """Count outputs, i32 [n] each; of one sequence there may be several, and equal ones."""
-        at = torch.from_numpy(seqs).long(), torch.from_numpy(ids).long()
-        one = torch.tensor(OUTPUT, dtype=torch.int32)
-        self._rows.index_put_(at, one, accumulate=True)
+        places = seqs.astype(np.int64) * self._ids + ids
+        self._memory.add_words(self._buffer, places, OUTPUT)

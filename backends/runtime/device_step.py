@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
@@ -24,7 +23,6 @@ from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.replay_step import BoundStage
 from lostwax.backends.runtime.sequence_writer import SequenceWriter
 from lostwax.backends.runtime.state_table import StateTable
-from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.runtime.ticket import Held, Started
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_layout import (
@@ -94,20 +92,23 @@ class DeviceStep:
         self._state = state
         self._driver = driver
         self._plan = memory.states[PLAN]
-        self._sent = memory.states[SENT_BOX].view(torch.int32).numpy().reshape(PLACES, -1)
-        self._results = memory.states[RESULT_BOX].view(torch.int32).numpy().reshape(PLACES, -1)
+        self._sent, self._results = (
+            driver.memory.array(memory.states[box]).view(np.int32).reshape(PLACES, -1)
+            for box in (SENT_BOX, RESULT_BOX)
+        )
         self._unread: deque[_Result] = deque()
         self._turn = 0
         self._is_out_of_turn = False
         self._writer = SequenceWriter(layout, memory.states[SEQUENCES], driver)
         self.fields = {
-            name: tensor_of(memory.states[SEQUENCES], layout.field(name)) for name in STEP_STATE
+            name: driver.memory.place(memory.states[SEQUENCES], layout.field(name))
+            for name in STEP_STATE
         }
         """The state on the device."""
 
     def reset(self) -> None:
         """Begin with the first place: programs were run over an empty plan to be captured."""
-        self._plan.zero_()
+        self._plan[:] = 0
         self._turn = 0
 
     def start(self, stages: Sequence[BoundStage], plan: StepPlan) -> Started | Held:
@@ -151,8 +152,8 @@ class DeviceStep:
     def _take_turns_together(self) -> None:
         """A step broke off while it was enqueued: the device may have counted it, or not."""
         self._driver.synchronize()
-        turn = tensor_of(self._plan, self._layout.array("turn"))
-        turn.fill_(self._turn % PLACES)
+        turn = np.array([self._turn % PLACES], np.int32)
+        self._driver.memory.put(self._plan, turn, self._layout.array("turn").offset)
 
     def _free_a_place(self) -> None:
         """Read the results whose place comes next, if nobody has."""

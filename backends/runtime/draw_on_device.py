@@ -1,9 +1,8 @@
-"""Fills a device's memory with what golden probes hold, bit for bit as `draw.py` has it."""
+"""Fills a device's memory with what golden probes hold, by torch: the bits that `draw.py` has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -19,39 +18,41 @@ from lostwax.backends.runtime.draw import (
     has_edges,
     scores_drawn,
 )
+from lostwax.backends.runtime.form_tensor import copy_piece
 from lostwax.backends.runtime.form_weight import (
     SourceTensors,
-    copy_piece,
     form_into,
+    reads_scales_alone,
     wants_scales,
 )
 from lostwax.backends.runtime.hash_numbers import bits24
+from lostwax.backends.runtime.memory import Content
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.backends.runtime.torch_numbers import TorchNumbers
 from lostwax.backends.runtime.undefined import fill_undefined
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, Given, GivenPart, GivenWeight
 from lostwax.ir.contract.ranks import ALONE
-from lostwax.ir.contract.weights import Requantise, Select, Step, StoredWeight
+from lostwax.ir.contract.weights import StoredWeight
 from lostwax.ir.reference.dtype import LARGEST, NUMPY_DTYPES, Array
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a buffer holds at first: so many bytes, which `put` writes into its u8 tensor."""
+class DeviceDrawing:
+    """Satisfies `lostwax.backends.runtime.memory.Drawing`."""
 
-    num_bytes: int
-    put: Callable[[torch.Tensor], None]
+    def given(self, given: Given, num_bytes: int) -> Content:
+        """The data, and NaN where it is undefined."""
+        content = content_of(given.data, num_bytes)
 
+        def put(buffer: torch.Tensor) -> None:
+            content.put(buffer)
+            fill_undefined(given, buffer)
 
-def given_content(given: Given, num_bytes: int) -> Content:
-    """The data, and NaN where it is undefined."""
-    content = content_of(given.data, num_bytes)
+        return Content(num_bytes, put)
 
-    def put(buffer: torch.Tensor) -> None:
-        content.put(buffer)
-        fill_undefined(given, buffer)
-
-    return Content(num_bytes, put)
+    def weight(self, weight: GivenWeight) -> Content:
+        """A stored weight."""
+        return weight_content(weight)
 
 
 def content_of(data: Data, num_bytes: int) -> Content:
@@ -84,14 +85,14 @@ def weight_content(weight: GivenWeight) -> Content:
             return
         readers = [[partial(_source, part, stored, buffer.device)] for part in weight.parts]
         typed = buffer.zero_().view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
-        form_into(typed, stored, readers, ALONE, copy_piece)
+        form_into(typed, stored, readers, ALONE, copy_piece, TorchNumbers())
 
     return Content(num_bytes, put)
 
 
 def _source(part: GivenPart, stored: StoredWeight, device: torch.device) -> SourceTensors:
     """One part, of which only what the steps read is drawn."""
-    if _reads_scales_alone(stored.steps):
+    if reads_scales_alone(stored.steps):
         none = torch.zeros(1, dtype=TORCH_DTYPES[part.values.dtype], device=device)
         values = none.expand(part.values.shape)
     else:
@@ -99,14 +100,6 @@ def _source(part: GivenPart, stored: StoredWeight, device: torch.device) -> Sour
     if part.scales is None or not wants_scales(stored.steps):
         return SourceTensors(values)
     return SourceTensors(values, _tensor(part.scales, device))
-
-
-def _reads_scales_alone(steps: Sequence[Step]) -> bool:
-    """Whether scales are selected as they are given: not after numbers were rounded anew."""
-    if Select("scales") not in steps:
-        return False
-    before = steps[: steps.index(Select("scales"))]
-    return not any(isinstance(step, Requantise) for step in before)
 
 
 def _tensor(data: Drawn, device: torch.device) -> torch.Tensor:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeAlias
 
+from lostwax.backends.runtime.memory import Buffer, DeviceMemory, Place
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.target import Target
 
-if TYPE_CHECKING:  # `doctor` asks for no more than the error, and a launch of torch takes seconds
-    import torch
-
-Resolve: TypeAlias = "Callable[[View], torch.Tensor]"
+Resolve: TypeAlias = Callable[[View], Place]
 Thunk = Callable[[], None]
 ReadKernel = Callable[[str], bytes]
 """The verified bytes of a file of the artifact's `kernels/`, by its name there."""
@@ -66,7 +65,7 @@ def one_by_one(launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
 
 
 class Driver(Protocol):
-    """One device. `torch.Tensor` is the memory handle on every target that torch reaches.
+    """One device. Its `memory` says what a buffer of it is.
 
     `bind` turns a launch into a call without arguments, doing now whatever need not be done at
     every replay (resolving views, importing the function, loading the binary, packing parameters).
@@ -84,8 +83,8 @@ class Driver(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device:
-        """Where buffers lie."""
+    def memory(self) -> DeviceMemory:
+        """What can be done with its buffers."""
         ...
 
     @property
@@ -98,11 +97,11 @@ class Driver(Protocol):
         """What makes this device and its libraries give the numbers they give, in words."""
         ...
 
-    def allocate(self, num_bytes: int) -> torch.Tensor:
+    def allocate(self, num_bytes: int) -> Buffer:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
         ...
 
-    def staging(self, num_bytes: int) -> torch.Tensor:
+    def staging(self, num_bytes: int) -> Buffer:
         """A u8 [num_bytes] buffer of host memory; copies from there to the device do not wait."""
         ...
 
@@ -120,6 +119,10 @@ class Driver(Protocol):
 
     def use_threads(self, count: int) -> None:
         """Compute on so many threads of the host, where it computes."""
+        ...
+
+    def running(self) -> AbstractContextManager[object]:
+        """What programs are bound, captured and replayed within."""
         ...
 
     def mark(self) -> Mark:

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
-from lostwax.backends.runtime.draw_on_device import Content, array_content
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.backends.runtime.memory import Buffer, Content, Place
 from lostwax.ir.contract.program import Launch, View, views_of
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
@@ -44,14 +42,6 @@ def _reach(launches: Sequence[Launch]) -> dict[tuple[str, str], int]:
     return found
 
 
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers as wide as an element: what torch can index whatever the element is."""
-
-
-def _as_bits(values: torch.Tensor) -> torch.Tensor:
-    return values.view(BITS[values.dtype.itemsize])
-
-
 class FencedBuffers:
     """Fenced buffers by (space, name), filled from the inputs when they are first asked for.
 
@@ -65,16 +55,20 @@ class FencedBuffers:
         launches: Sequence[Launch] = (),
     ) -> None:
         self._driver = driver
+        self._memory = driver.memory
         self._given = {
-            name: each if isinstance(each, Content) else array_content(each)
+            name: each if isinstance(each, Content) else self._bytes_of(each)
             for name, each in given.items()
         }
         self._reach = _reach(launches)
-        self._whole: dict[tuple[str, str], torch.Tensor] = {}
-        self._used: dict[tuple[str, str], torch.Tensor] = {}
+        self._whole: dict[tuple[str, str], Buffer] = {}
+        self._used: dict[tuple[str, str], Buffer] = {}
 
-    def resolve(self, view: View) -> torch.Tensor:
-        """The view's tensor."""
+    def _bytes_of(self, array: Array) -> Content:
+        return Content(array.nbytes, lambda buffer: self._memory.put(buffer, array))
+
+    def resolve(self, view: View) -> Place:
+        """The view in its buffer."""
         key = (view.space, view.name)
         if key not in self._used:
             given = self._given.get(view.name)
@@ -86,12 +80,12 @@ class FencedBuffers:
             if given is not None and size:
                 given.put(whole[:size])
             self._whole[key], self._used[key] = whole, whole[:size]
-        return tensor_of(self._used[key], view)
+        return self._memory.place(self._used[key], view)
 
     def read(self, view: View) -> Array:
         """The view's contents, which are dense."""
         self.resolve(view)
-        raw = self._used[view.space, view.name].cpu().numpy().tobytes()
+        raw = self._memory.read(self._used[view.space, view.name]).tobytes()
         flat = np.frombuffer(raw, NUMPY_DTYPES[view.dtype])
         return flat.reshape(view.shape).copy()
 
@@ -100,28 +94,22 @@ class FencedBuffers:
 
         [rows, columns]; all columns where there are none.
         """
-        bits = _as_bits(self.resolve(view)).reshape(view.shape[0], -1)
-        bits = bits[torch.tensor(at, dtype=torch.int64, device=bits.device)]
-        if columns:
-            bits = bits[:, torch.tensor(columns, dtype=torch.int64, device=bits.device)]
-        return bits.cpu().contiguous().numpy().view(NUMPY_DTYPES[view.dtype])
+        wanted = np.array(at, np.int64), np.array(columns, np.int64)
+        return self._memory.samples(self.resolve(view), *wanted).view(NUMPY_DTYPES[view.dtype])
 
     def strays(self, view: View, rows: int) -> tuple[bool, bool]:
         """Whether the first `rows` rows hold NaN, and whether they hold an infinity."""
-        values = self.resolve(view)[:rows]
-        if values.dtype.itemsize < 4:
-            values = values.float()
-        return bool(torch.isnan(values).any()), bool(torch.isinf(values).any())
+        return self._memory.strays(self.resolve(view), rows)
 
     def check_left(self) -> None:
         """Raise Overrun for a buffer that something was written behind, NotLeftZero for zeroed
         memory that holds anything else."""
         for key, whole in self._whole.items():
-            if bool((whole[self._used[key].numel() :] != _FENCE).any()):
+            if bool((whole[self._used[key].nbytes :] != _FENCE).any()):
                 raise Overrun(f"{key[1] or key[0]} was written beyond its end")
         for (space, _), used in self._used.items():
             if space == "zeroed" and bool(used.any()):
-                count = int(torch.count_nonzero(used))
+                count = int((used != 0).sum())
                 raise NotLeftZero(
                     f"{count} bytes of its zeroed workspace are not zero after its launches"
                 )

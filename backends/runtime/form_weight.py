@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import NamedTuple, TypeAlias
 
-import torch
-
-from lostwax.backends.runtime.tensors import TORCH_DTYPES
-from lostwax.backends.runtime.weight_steps import Piece, take
+from lostwax.backends.runtime.weight_steps import Numbers, Piece, Values, take
 from lostwax.ir.contract.check_views import Inconsistent
-from lostwax.ir.contract.ranks import ALONE, Rank
+from lostwax.ir.contract.ranks import Rank
 from lostwax.ir.contract.scale_layout import scale_shape
 from lostwax.ir.contract.weight_types import FormType, types_along
 from lostwax.ir.contract.weights import (
@@ -39,13 +36,13 @@ PIECE_ELEMENTS = 1 << 21
 class SourceTensors(NamedTuple):
     """One source as read: the values, and their scales where the steps want them."""
 
-    values: torch.Tensor
-    scales: torch.Tensor | None = None
+    values: Values
+    scales: Values | None = None
 
 
 Read: TypeAlias = "Callable[[], SourceTensors]"
 """Reads a source when its turn comes, so that no two are held at once."""
-Write: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], None]"
+Write: TypeAlias = Callable[[Values, Values], None]
 """Puts a piece (second) where it belongs (first: a view of the weight)."""
 
 
@@ -56,42 +53,37 @@ def wants_scales(steps: Sequence[Step]) -> bool:
     )
 
 
-def form(
-    stored: StoredWeight,
-    parts: Sequence[Sequence[Read]],
-    rank: Rank = ALONE,
-    device: torch.device | None = None,
-) -> torch.Tensor:
-    """The stored weight, of readers of each part's sources in stacking order.
-
-    Raises Inconsistent for a plan that does not fit, and for a source that is not what it says.
-    """
-    out = torch.zeros(stored.shape, dtype=TORCH_DTYPES[stored.dtype], device=device)
-    form_into(out, stored, parts, rank, copy_piece)
-    return out
-
-
-def copy_piece(place: torch.Tensor, piece: torch.Tensor) -> None:
-    """Puts a piece where memory and sources are on one device."""
-    place.copy_(piece)
+def reads_scales_alone(steps: Sequence[Step]) -> bool:
+    """Whether scales are selected as they are given: not after numbers were rounded anew."""
+    if Select("scales") not in steps:
+        return False
+    before = steps[: steps.index(Select("scales"))]
+    return not any(isinstance(step, Requantise) for step in before)
 
 
 def form_into(
-    out: torch.Tensor,
+    out: Values,
     stored: StoredWeight,
     parts: Sequence[Sequence[Read]],
     rank: Rank,
     write: Write,
+    numbers: Numbers,
 ) -> None:
-    """Form the weight in zeroed memory of its dtype and shape; `write` moves each piece there."""
+    """Form the weight in zeroed memory of its dtype and shape; `write` moves each piece there.
+
+    `numbers` computes with the sources. Raises Inconsistent for a plan that does not fit, and for a
+    source that is not what it says.
+    """
     begin = 0
     for part, sources in zip(stored.parts, parts, strict=True):
         types = types_along(part, stored.steps, rank.count)
         if len(sources) != part.count:
             raise Inconsistent(f"{len(sources)} sources of {part.name!r}, planned {part.count}")
         for index, read in enumerate(sources):
-            for piece in _pieces(_checked(read(), part, stored.steps), types[0], stored.steps):
-                made = _along(piece, stored.steps, types, rank, index, begin)
+            for piece in _pieces(
+                _checked(read(), part, stored.steps, numbers), types[0], stored.steps
+            ):
+                made = _along(piece, stored.steps, types, rank, index, begin, numbers)
                 if made is not None:
                     _place(out, made, write)
         last = stored.steps[-1] if stored.steps else None
@@ -99,20 +91,24 @@ def form_into(
             begin += types[-1].shape[last.axis]
 
 
-def _checked(read: SourceTensors, part: WeightPart, steps: Sequence[Step]) -> SourceTensors:
+def _checked(
+    read: SourceTensors, part: WeightPart, steps: Sequence[Step], numbers: Numbers
+) -> SourceTensors:
     """What was read, if it is what the plan says."""
-    _require(read.values, part.dtype, part.shape, f"{part.name!r}")
+    _require(read.values, part.dtype, part.shape, f"{part.name!r}", numbers)
     if part.scale is None or not wants_scales(steps):
         return SourceTensors(read.values)
     if read.scales is None:
         raise Inconsistent(f"{part.name!r} has no scales, which its steps read")
     wanted = scale_shape(part.scale, part.shape)
-    _require(read.scales, part.scale.dtype, wanted, f"the scales of {part.name!r}")
+    _require(read.scales, part.scale.dtype, wanted, f"the scales of {part.name!r}", numbers)
     return read
 
 
-def _require(tensor: torch.Tensor, dtype: str, shape: tuple[int, ...], what: str) -> None:
-    if (tensor.dtype, tuple(tensor.shape)) != (TORCH_DTYPES[dtype], shape):
+def _require(
+    tensor: Values, dtype: str, shape: tuple[int, ...], what: str, numbers: Numbers
+) -> None:
+    if (tensor.dtype, tuple(tensor.shape)) != (numbers.dtypes[dtype], shape):
         raise Inconsistent(
             f"{what} are {tensor.dtype} {list(tensor.shape)}, planned {dtype} {list(shape)}"
         )
@@ -125,14 +121,14 @@ def _pieces(read: SourceTensors, given: FormType, steps: Sequence[Step]) -> Iter
     as a whole (padding, tiles, new scales).
     """
     values, scales = read
-    zeros = (0,) * values.dim()
+    zeros = (0,) * values.ndim
     whole = any(isinstance(step, Requantise | Pad | Tile) for step in steps)
     computed = any(isinstance(step, Cast | Dequantise | Reencode) for step in steps)
-    if whole or not computed or values.numel() <= PIECE_ELEMENTS:
+    if whole or not computed or prod(values.shape) <= PIECE_ELEMENTS:
         yield Piece(values, scales, zeros)
         return
     block = 1
-    if given.scale is not None and values.dim() == 2:
+    if given.scale is not None and values.ndim == 2:
         block = given.scale.block(given.shape)[0]
     rows = max(PIECE_ELEMENTS // max(prod(values.shape[1:]), 1) // block, 1) * block
     for first in range(0, values.shape[0], rows):
@@ -148,19 +144,20 @@ def _along(
     rank: Rank,
     index: int,
     begin: int,
+    numbers: Numbers,
 ) -> Piece | None:
     now: Piece | None = piece
     for step, given in zip(steps, types, strict=False):  # `concat`, the last, has no type of one
         if now is None:
             return None
-        now = take(step, now, given, rank, begin if isinstance(step, Concat) else index)
+        place = begin if isinstance(step, Concat) else index
+        now = take(step, now, given, rank, place, numbers)
     return now
 
 
-def _place(out: torch.Tensor, piece: Piece, write: Write) -> None:
-    view = out
-    for axis, (start, extent) in enumerate(zip(piece.start, piece.values.shape, strict=True)):
-        view = view.narrow(axis, start, extent)
+def _place(out: Values, piece: Piece, write: Write) -> None:
+    ends = zip(piece.start, piece.values.shape, strict=True)
+    view = out[(*(slice(start, start + extent) for start, extent in ends), ...)]
     if view.dtype != piece.values.dtype:
         raise Inconsistent(f"its steps make {piece.values.dtype}, planned {out.dtype}")
     write(view, piece.values)

@@ -5,13 +5,14 @@ Both have the same operators on int64, which wraps; so one text serves both.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from lostwax.ir.reference.dtype import Array
 
-Integers = TypeVar("Integers", Array, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Integers = TypeVar("Integers", Array, "torch.Tensor")
 """int64 in numpy or torch."""
 
 _WORD = 1 << 64

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from inspect import signature
 
-import torch
-
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Resolve
 from lostwax.backends.runtime.named_code import named_code
@@ -30,14 +28,14 @@ def bind_only_host_calls(
 def bind_host_call(
     call: HostCall, resolve: Resolve, packages: tuple[str, ...]
 ) -> Callable[[], None]:
-    """The call with its tensors and constants bound.
+    """The call with its tensors, which `resolve` gives, and constants bound.
 
     Raises ArtifactError if the function is none of `packages` (a program is data: it may name only
     kernels of its own target) or takes other arguments.
     """
     module, _, name = call.function.partition(":")
     function = named_code(module, name, packages)
-    tensors: list[torch.Tensor | None] = [None if a is None else resolve(a) for a in call.args]
+    tensors = [None if a is None else resolve(a) for a in call.args]
     try:
         signature(function).bind(*tensors, **call.consts)
     except TypeError as error:

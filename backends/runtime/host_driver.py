@@ -1,12 +1,10 @@
-"""The driver of targets that compute on the host: torch tensors as memory, host calls walked."""
+"""The driver of targets that run torch on the host: tensors as memory, host calls walked."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
 
-import numpy as np
 import torch
 
 from lostwax.backends.runtime.driver import (
@@ -19,11 +17,12 @@ from lostwax.backends.runtime.driver import (
     walked,
 )
 from lostwax.backends.runtime.host_call import bind_only_host_calls
+from lostwax.backends.runtime.host_memory import zeroed
+from lostwax.backends.runtime.processor import processor
+from lostwax.backends.runtime.torch_memory import TorchMemory
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.target import Target
-
-ALIGNMENT = 256
 
 
 class HostDriver:
@@ -43,9 +42,14 @@ class HostDriver:
         return torch.device("cpu")
 
     @property
+    def memory(self) -> TorchMemory:
+        """Tensors."""
+        return TorchMemory(self)
+
+    @property
     def device_name(self) -> str:
         """The processor's model."""
-        return _processor()
+        return processor()
 
     @property
     def fingerprint(self) -> str:
@@ -54,10 +58,7 @@ class HostDriver:
 
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
-        # numpy takes pages that the system zeroes at first touch; torch would write all of a cache.
-        raw = torch.from_numpy(np.zeros(num_bytes + ALIGNMENT, np.uint8))
-        start = -raw.data_ptr() % ALIGNMENT
-        return raw[start : start + num_bytes]
+        return torch.from_numpy(zeroed(num_bytes))
 
     def staging(self, num_bytes: int) -> torch.Tensor:
         """Any buffer: host memory is the driver's own."""
@@ -79,19 +80,13 @@ class HostDriver:
         """Torch's operators on so many threads."""
         torch.set_num_threads(count)
 
+    def running(self) -> AbstractContextManager[object]:
+        """torch's mode for what is never differentiated."""
+        return torch.inference_mode()
+
     def mark(self) -> Mark:
         """Passed: a launch returns when it has run."""
         return Passed()
 
     def synchronize(self) -> None:
         """Nothing is asynchronous."""
-
-
-def _processor() -> str:
-    """The model's name as Linux has it, else the architecture alone."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.machine()} {names[0] if names else ''}".strip()

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.allocation import NotEnoughMemory, allocated
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.staging import sendable
+from lostwax.backends.runtime.memory import Buffer, Index, Table
 from lostwax.ir.contract.foreign_file import reason
 from lostwax.ir.contract.step import TRASH_PAGE
 from lostwax.ir.contract.step_plan import Move
@@ -35,30 +34,33 @@ class HostPages:
     """
 
     def __init__(
-        self, planes: Sequence[torch.Tensor], num_pages: int, num_slots: int, driver: Driver
+        self, planes: Sequence[Buffer], num_pages: int, num_slots: int, driver: Driver
     ) -> None:
         self._num_pages = num_pages
         self._num_slots = num_slots
         self._driver = driver
-        widths = [plane.numel() // num_pages for plane in planes]
+        widths = [plane.nbytes // num_pages for plane in planes]
         whole_words = all(width % _WORD_BYTES == 0 for width in widths)
-        dtype = torch.int64 if whole_words else torch.uint8  # fewer, wider elements copy faster
-        self._planes = [plane.view(num_pages, -1).view(dtype) for plane in planes]
+        self._memory, self._wide = driver.memory, whole_words
+        self._planes = [self._table(plane, num_pages) for plane in planes]
         self._slot_bytes = sum(widths)
         what = "a buffer for pages on their way to host memory"
         gathered = allocated(driver, GATHERED_PAGES * self._slot_bytes, what)
-        self._gathered = gathered.view(GATHERED_PAGES, -1).view(dtype)
+        self._gathered = self._table(gathered, GATHERED_PAGES)
         self._slots_a_block = max(BLOCK_BYTES // self._slot_bytes, 1)
         self._blocks = [
-            self._block(min(self._slots_a_block, num_slots - first)).view(dtype)
+            self._block(min(self._slots_a_block, num_slots - first))
             for first in range(0, num_slots, self._slots_a_block)
         ]
 
-    def _block(self, num_slots: int) -> torch.Tensor:
-        """u8 [num_slots, bytes of a slot]."""
+    def _table(self, buffer: Buffer, rows: int) -> Table:
+        return self._memory.table(buffer, rows, wide=self._wide)
+
+    def _block(self, num_slots: int) -> Table:
+        """[num_slots, words of a slot]."""
         num_bytes = num_slots * self._slot_bytes
         try:
-            return self._driver.staging(num_bytes).view(num_slots, -1)
+            return self._table(self._driver.staging(num_bytes), num_slots)
         # numpy says MemoryError or, beyond what it can count, ValueError; torch says RuntimeError.
         except (MemoryError, RuntimeError, ValueError) as error:
             raise NotEnoughMemory(
@@ -78,30 +80,29 @@ class HostPages:
     def move(self, moves: Sequence[Move]) -> None:
         """Copy behind what was launched, in order."""
         for run in _runs(moves):
-            pages = sendable(np.array([move.page for move in run], np.int64), self._driver)
-            pages = pages.to(self._driver.device, non_blocking=True)
+            pages = self._memory.index(np.array([move.page for move in run], np.int64))
             if run[0].is_restore:
                 self._restore(run, pages)
             else:
                 self._save(run, pages)
 
-    def _save(self, run: Sequence[Move], pages: torch.Tensor) -> None:
+    def _save(self, run: Sequence[Move], pages: Index) -> None:
         for plane, columns in self._columns(len(run)):
-            torch.index_select(plane, 0, pages, out=columns)
+            self._memory.take_rows(plane, pages, columns)
         for number, move in enumerate(run):
-            self._slot(move.slot).copy_(self._gathered[number], non_blocking=True)
+            self._memory.copy(self._slot(move.slot), self._gathered[number])
 
-    def _restore(self, run: Sequence[Move], pages: torch.Tensor) -> None:
+    def _restore(self, run: Sequence[Move], pages: Index) -> None:
         for number, move in enumerate(run):
-            self._gathered[number].copy_(self._slot(move.slot), non_blocking=True)
+            self._memory.copy(self._gathered[number], self._slot(move.slot))
         for plane, columns in self._columns(len(run)):
-            plane.index_copy_(0, pages, columns)
+            self._memory.put_rows(plane, pages, columns)
 
-    def _slot(self, slot: int) -> torch.Tensor:
+    def _slot(self, slot: int) -> Table:
         block, number = divmod(slot, self._slots_a_block)
         return self._blocks[block][number]
 
-    def _columns(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _columns(self, count: int) -> Iterator[tuple[Table, Table]]:
         """Each plane with its columns of the buffer's first `count` rows."""
         first = 0
         for plane in self._planes:

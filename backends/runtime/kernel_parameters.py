@@ -6,9 +6,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import torch
-
 from lostwax.backends.runtime.driver import Resolve
+from lostwax.backends.runtime.memory import Place
 from lostwax.ir.contract.parameter import (
     ADDRESS_BYTES,
     TENSOR_MAP_ALIGNMENT,
@@ -71,25 +70,25 @@ def aligned_bytes(num_bytes: int) -> ctypes.Array[ctypes.c_ubyte]:
 
 def over_memory(
     params: Sequence[Parameter], resolve: Resolve, encode: EncodeMap
-) -> tuple[PackedParameters, list[torch.Tensor]]:
-    """The parameters with addresses of resolved memory, and the tensors that these point into."""
-    tensors: list[torch.Tensor] = []
+) -> tuple[PackedParameters, list[Place]]:
+    """The parameters with addresses of resolved memory, and the places that these point into."""
+    places: list[Place] = []
     made: list[int | Scalar | Null | bytes] = []
     for param in params:
         match param:
             case Pointer():
-                tensors.append(resolve(param.view))
-                made.append(tensors[-1].data_ptr())
+                places.append(resolve(param.view))
+                made.append(places[-1].data_ptr())
             case TensorMap():
-                tensors.append(resolve(param.view))
-                made.append(encode(param, tensors[-1].data_ptr(), tuple(tensors[-1].shape)))
+                places.append(resolve(param.view))
+                made.append(encode(param, places[-1].data_ptr(), tuple(places[-1].shape)))
             case Blob():
                 held = [resolve(each.view) for each in param.relocations]
-                tensors += held
-                made.append(_patched(param, [tensor.data_ptr() for tensor in held]))
+                places += held
+                made.append(_patched(param, [place.data_ptr() for place in held]))
             case Scalar() | Null():
                 made.append(param)
-    return PackedParameters(made), tensors
+    return PackedParameters(made), places
 
 
 def _patched(blob: Blob, addresses: Sequence[int]) -> bytes:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.boot_check import Admission
-from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
+from lostwax.backends.runtime.bound_program import (
+    BoundProgram,
+    Memory,
+    PlaneBuffers,
+    WeightBuffers,
+)
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.count_state import CountState
@@ -24,9 +27,10 @@ from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.host_pages import HostPages
 from lostwax.backends.runtime.input_layout import input_bytes
-from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
+from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.backends.runtime.mask_state import MaskState
+from lostwax.backends.runtime.memory import Buffer
 from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.replay_step import StepReplay
 from lostwax.backends.runtime.require_functions import require_functions
@@ -58,9 +62,6 @@ from lostwax.ir.contract.step import HIDDEN, StepResult
 from lostwax.ir.contract.step_layout import BOXES, StepLayout
 from lostwax.ir.contract.step_plan import StepPlan
 
-ONE_THREAD_BYTES = 1 << 30
-"""Weights of less are made by one thread, at about a gigabyte a second."""
-
 
 class Runtime:
     """One loaded artifact. Not thread-safe: one engine loop owns it."""
@@ -85,8 +86,7 @@ class Runtime:
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         max_pages = -(-self.limits.max_context // self.limits.page_tokens)
         self.state = StateTable(self.limits.max_reqs, max_pages, self.limits.max_drafts)
-        words = mask_words(self.limits.vocab_size)
-        self._masks = MaskState(self.memory.states[MASKS], words, driver)
+        self._masks = MaskState(self.memory.states[MASKS], driver)
         ids = self.limits.vocab_size
         self._biases = BiasState(self.memory.states[BIASES], ids, driver)
         self._counts = CountState(self.memory.states[COUNTS], ids, driver)
@@ -118,7 +118,7 @@ class Runtime:
             program = self._reader.program(ref.file)
             captured = is_captured(program, self.manifest.target)
             try:
-                with torch.inference_mode():
+                with self.driver.running():
                     bound = BoundProgram(program, self.memory, self.driver, captured)
             except ArtifactError as error:
                 raise ArtifactError(f"{self._reader.folder / ref.file}: {error}") from error
@@ -202,7 +202,7 @@ class Runtime:
         None, and nothing changed, where the host's threads do not compute, or where several ranks
         would have to choose together. Called before the first request: it writes into its pages.
         """
-        on_host = self.driver.device.type == "cpu" and self.manifest.target.replay == "walk"
+        on_host = self.driver.memory.is_host and self.manifest.target.replay == "walk"
         if not on_host or self.ranks.rank.count > 1:
             return None
         self._threads = choose_threads(
@@ -221,7 +221,7 @@ class Runtime:
             # Each time, since torch keeps the number by thread, and steps may come from several.
             self.driver.use_threads(self._threads.of(plan.num_rows))
         bound = [tuple(map(self.bound, stage)) for stage in stages]
-        with torch.inference_mode():
+        with self.driver.running():
             if self._host_pages is not None and plan.moves:
                 self._host_pages.move(plan.moves)
             if self.device_step is not None:
@@ -232,7 +232,7 @@ class Runtime:
             self._run_stages.body(bound[0], rows.inputs)
 
         def finish(masks: Masks | None) -> Started:
-            with torch.inference_mode():
+            with self.driver.running():
                 if masks is not None:
                     self._masks.write(masks)
                 result = self._run_stages.finish(bound, rows, plan)
@@ -263,12 +263,10 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     return Memory(arena, body, head, weights, planes, states, zeroed)
 
 
-def by_page(
-    planes: Sequence[CachePlane], buffers: PlaneBuffers, num_pages: int
-) -> list[torch.Tensor]:
+def by_page(planes: Sequence[CachePlane], buffers: PlaneBuffers, num_pages: int) -> list[Buffer]:
     """The planes' memory in pieces in which a page's bytes lie together: a plane whose parts are
     apart has one for each part."""
-    pieces: list[torch.Tensor] = []
+    pieces: list[Buffer] = []
     for plane in planes:
         form = LAYOUTS[plane.layout]
         for layer in range(plane.layers):
@@ -284,19 +282,6 @@ def by_page(
     return pieces
 
 
-@contextmanager
-def _few_threads(weight_bytes: int) -> Generator[None]:
-    """One thread for small weights: hundreds of short operators wait for each other's threads, a
-    tenth of a second on idle cores and many seconds on busy ones."""
-    threads = torch.get_num_threads()
-    if weight_bytes < ONE_THREAD_BYTES:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def load(
     artifact: Path,
     *,
@@ -309,7 +294,7 @@ def load(
     warn: Callable[[str], None] = say,
     extra_backends: tuple[Backend, ...] = (),
 ) -> Runtime:
-    """Load an artifact on its target's device; `threads` sets torch's threads of this process.
+    """Load an artifact on its target's device; `threads` sets on how many threads a host computes.
     `num_host_pages` pages of host memory take in what prefix pages hold that give way.
 
     `admission` runs the golden probes where they have not run on this device; None trusts the
@@ -325,7 +310,13 @@ def load(
     found = require_target(artifact, manifest.target, extra_backends)
     reader.check()
     require_packages(manifest.requires)
-    functions = require_functions(reader, found.kernels) if found.executes else ()
+
+    def torch_begins() -> None:
+        phases("import torch")
+
+    functions = require_functions(reader, found.kernels, torch_begins) if found.executes else ()
+    if found.executes and not functions and not manifest.target.host_memory:
+        torch_begins()  # which is its driver's memory
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
@@ -339,8 +330,7 @@ def load(
     folder = reader.checkpoint(checkpoint)
     note = reader.note()
     require_content(folder, note.files if note else {})
-    with _few_threads(manifest.weight_bytes):
-        weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
+    weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
     phases("allocate caches, bind programs")
     num_pages = num_pages or default_pages(manifest)
     ranks.meet(f"{manifest.digest} {num_pages} {num_host_pages}")

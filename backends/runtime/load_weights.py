@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from lostwax.backends.runtime.allocation import allocated
+from lostwax.backends.runtime.bound_program import WeightBuffers
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.form_weight import Read, SourceTensors, form, form_into, wants_scales
-from lostwax.backends.runtime.staging import Staging
-from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.backends.runtime.form_weight import Read, SourceTensors, form_into, wants_scales
+from lostwax.backends.runtime.memory import WeightMaker
+from lostwax.backends.runtime.weight_steps import Values
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.dtypes import packed_bytes
-from lostwax.ir.contract.foreign_file import DAMAGE, BadFile, reason, require_regular
+from lostwax.ir.contract.foreign_file import DAMAGE, BadFile, reason
 from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.weights import Source, StoredTensor, StoredWeight, WeightPlan
 
-WeightBuffers = dict[tuple[str, str], torch.Tensor]
-"""u8 buffers by (prefix, stored name)."""
 
+class Sources:
+    """The tensors of one checkpoint, whose files are opened when they are first asked for."""
 
-class _Files:
-    """Open safetensors files of one checkpoint."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, maker: WeightMaker) -> None:
         self._folder = folder
-        self._stack = stack
-        self._open: dict[str, Any] = {}  # safe_open has no public type
+        self._maker = maker
+        self._open: dict[str, Any] = {}  # files of either kind
 
-    def _tensor(self, file: str, name: str) -> torch.Tensor:
+    def _tensor(self, file: str, name: str) -> Values:
         try:
             if file not in self._open:
-                require_regular(self._folder / file)
-                handle = safe_open(self._folder / file, framework="pt")
-                self._open[file] = self._stack.enter_context(handle)
+                self._open[file] = self._maker.open(self._folder / file)
             return self._open[file].get_tensor(name)
         except (OSError, BadFile, SafetensorError) as error:
             raise CheckpointMismatch(
@@ -60,17 +55,17 @@ class _Files:
         if not with_scales or source.scale is None:
             return SourceTensors(values)
         scales = self._stored(source.scale)
-        if not bool(torch.isfinite(scales.float()).all()):
+        if not self._maker.numbers.all_finite(scales):
             raise CheckpointMismatch(
                 f"{source.scale.tensor} holds NaN or infinity, so {source.tensor} has no values;"
                 " download the checkpoint again, or quantise it again"
             )
         return SourceTensors(values, scales)
 
-    def _stored(self, stored: StoredTensor) -> torch.Tensor:
+    def _stored(self, stored: StoredTensor) -> Values:
         tensor = self._tensor(stored.file, stored.tensor)
         found = (tuple(tensor.shape), tensor.dtype)
-        if found != (stored.shape, TORCH_DTYPES[stored.dtype]):
+        if found != (stored.shape, self._maker.numbers.dtypes[stored.dtype]):
             raise CheckpointMismatch(
                 f"{stored.tensor} in {stored.file} is {found[1]} {list(found[0])}, the artifact was"
                 f" compiled for {stored.dtype} {list(stored.shape)}; give that one, or recompile"
@@ -79,7 +74,7 @@ class _Files:
 
 
 @contextmanager
-def _naming(weight: str) -> Generator[None]:
+def naming(weight: str) -> Generator[None]:
     """A plan whose steps cannot be taken with what the checkpoint has says so by the weight."""
     try:
         yield
@@ -93,13 +88,6 @@ def _naming(weight: str) -> Generator[None]:
         raise CheckpointMismatch(
             f"{weight} cannot be made as weights.json plans it ({reason(error)}); recompile"
         ) from error
-
-
-@contextmanager
-def _reading(checkpoint: Path) -> Generator[_Files]:
-    """The checkpoint's files, each opened when it is first asked for."""
-    with ExitStack() as stack, torch.no_grad():
-        yield _Files(checkpoint, stack)
 
 
 def _wanted(plan: WeightPlan) -> Iterator[tuple[str, StoredWeight, list[tuple[Source, ...]]]]:
@@ -119,28 +107,21 @@ def load_weights(
 ) -> WeightBuffers:
     """Every stored weight of every layer in the driver's memory, its rank's slice where split.
 
-    Sources are mapped, one at a time, and written into their places: beside the weights the host
-    holds no more than a piece in the making and two staging buffers.
+    Sources are mapped, one at a time, and written into their places.
     """
     buffers: WeightBuffers = {}
-    staging = Staging(driver)
-    with _reading(checkpoint) as files:
+    sizes = {
+        (prefix, stored.name): packed_bytes(stored.dtype, prod(stored.shape))
+        for prefix, group in plan.groups.items()
+        for stored in plan.stored[group]
+    }
+    with driver.memory.weights(sum(sizes.values())) as maker:
+        sources = Sources(checkpoint, maker)
         for prefix, stored, parts in _wanted(plan):
-            num_bytes = packed_bytes(stored.dtype, prod(stored.shape))
-            buffer = allocated(driver, num_bytes, f"a weight {prefix}{stored.name}")
-            typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
-            with _naming(prefix + stored.name):
-                form_into(typed, stored, files.readers(stored, parts), rank, staging.write)
-            buffers[prefix, stored.name] = buffer
-        staging.finish()
+            key = prefix, stored.name
+            buffers[key] = allocated(driver, sizes[key], f"a weight {prefix}{stored.name}")
+            typed = maker.typed(buffers[key], stored.dtype, stored.shape)
+            with naming(prefix + stored.name):
+                readers = sources.readers(stored, parts)
+                form_into(typed, stored, readers, rank, maker.write, maker.numbers)
     return buffers
-
-
-def form_sources(
-    checkpoint: Path, wanted: Iterable[tuple[StoredWeight, Source]]
-) -> Iterator[torch.Tensor]:
-    """One stored weight of one source after the other, in host memory; none is kept."""
-    with _reading(checkpoint) as files:
-        for stored, source in wanted:
-            with _naming(stored.name):
-                yield form(stored, files.readers(stored, [(source,)]))

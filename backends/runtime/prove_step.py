@@ -11,7 +11,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 from msgspec import structs
 
 from lostwax.backends.runtime.allocation import allocated
@@ -20,13 +19,13 @@ from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes, input_offsets
+from lostwax.backends.runtime.memory import Buffer, DeviceMemory, Place
 from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.random_step import random_step
 from lostwax.backends.runtime.run_probe import WrongKernel
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
 from lostwax.backends.runtime.step_rows import StepRows
-from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.check_program import code_of, step_states
 from lostwax.ir.contract.check_views import end_of
@@ -73,19 +72,20 @@ def _launches(program: Program) -> tuple[list[Launch], list[Launch]]:
 class _Bound:
     """The step's launches of one program, over buffers that it shares with all others."""
 
-    def __init__(
-        self, program: Program, inputs: torch.Tensor, arena: torch.Tensor, proof: _Proof
-    ) -> None:
+    def __init__(self, program: Program, inputs: Buffer, arena: Buffer, proof: _Proof) -> None:
         self.program = program
         self._offsets, size = input_offsets(program.segment, program.bucket)
         self._inputs, self._arena, self._driver = inputs[:size], arena, proof.driver
 
-        def resolve(view: View) -> torch.Tensor:
+        self._memory = proof.driver.memory
+        place = self._memory.place
+
+        def resolve(view: View) -> Place:
             if view.space == "arena":
-                return tensor_of(self._arena, view)
+                return place(self._arena, view)
             if view.space == "input":
-                return tensor_of(self._inputs, view, self._offsets[view.name])
-            return tensor_of(proof.states[view.name], view)
+                return place(self._inputs, view, self._offsets[view.name])
+            return place(proof.states[view.name], view)
 
         before, behind = _launches(program)
         self._before = [proof.driver.bind(launch, resolve) for launch in before]
@@ -97,21 +97,31 @@ class _Bound:
             launch()
         self._driver.synchronize()
         segment, bucket = self.program.segment, self.program.bucket
-        memory = InputMemory(torch.zeros(self._inputs.numel(), dtype=torch.uint8), self._driver)
+        memory = InputMemory(self._driver.allocate(self._inputs.nbytes), self._driver)
         StepBuffers(segment, bucket, memory).fill(want, rows)
-        found = self._inputs.cpu()
+        found, wanted = self._memory.read(self._inputs), memory.array
         for name in inputs_of(segment):
             start = self._offsets[name]
             at = slice(start, start + 4 * prod(input_shape(name, bucket)))
-            require_equal(f"the input {name!r}", found[at], memory.host[at], self.program)
+            require_equal(f"the input {name!r}", found[at], wanted[at], self.program)
 
     def give(self, results: dict[str, Any]) -> None:
         """Let the head have given `results`, i32 [rows or fewer, ...] by name."""
         for name, values in results.items():
-            view = structs.replace(self.program.outputs[name], dtype="i32")
-            tensor_of(self._arena, view)[: len(values)].copy_(torch.from_numpy(values))
+            view = self.program.outputs[name]
+            self._put_rows(view, values)
         for launch in self._behind:
             launch()
+
+    def _put_rows(self, view: View, values: Any) -> None:
+        """Rows of 4-byte numbers, which need not lie one behind another."""
+        rows = values.reshape(len(values), -1)
+        apart, *within = view.strides
+        columns = np.arange(rows.shape[1], dtype=np.int64)
+        columns *= within[0] if within else 1
+        places = np.arange(len(rows), dtype=np.int64) * apart + view.offset // 4
+        at = np.add.outer(places, columns).reshape(-1)
+        self._memory.set_words(self._arena, at, rows.reshape(-1))
 
 
 class _Proof:
@@ -169,7 +179,7 @@ class _Proof:
         top = self._bound(head)
         limits, number = self._limits, self._turn % PLACES
         table = StateTable(limits.max_reqs, self._layout.max_pages, limits.max_drafts)
-        pack_plan(plan, self._layout, _place(self.states[SENT_BOX], number))
+        pack_plan(plan, self._layout, _place(self.driver.memory, self.states[SENT_BOX], number))
         rows = StepRows(plan, table, limits.page_tokens)
         self._enter(plan, table)
         self._counts.enter(plan.entering)
@@ -188,7 +198,7 @@ class _Proof:
         self.driver.synchronize()
         self._turn += 1
         self._check(plan, table, given, made, number, head)
-        found = self.states[COUNTS].view(torch.int32).view(want.shape).cpu().numpy()
+        found = self.driver.memory.read(self.states[COUNTS]).view(np.int32).reshape(want.shape)
         counted = [enter.seq for enter in plan.entering if enter.counted]
         require_equal("the state 'counts'", found[counted], want[counted], head)
 
@@ -213,10 +223,12 @@ class _Proof:
         fresh = StateTable(table.max_reqs, table.max_pages, table.max_drafts)
         fresh.change(plan)
         for name in STEP_STATE:
-            self._field(name).copy_(torch.tensor(fresh.fields[name]))
+            start = self._layout.field(name).offset
+            self.driver.memory.put(self.states[SEQUENCES], fresh.fields[name], start)
 
-    def _field(self, name: str) -> torch.Tensor:
-        return tensor_of(self.states[SEQUENCES], self._layout.field(name))
+    def _field(self, name: str) -> Any:
+        memory = self.driver.memory
+        return memory.read(memory.place(self.states[SEQUENCES], self._layout.field(name)))
 
     def _check(
         self,
@@ -228,9 +240,9 @@ class _Proof:
         head: Program,
     ) -> None:
         for name in STEP_STATE:
-            found = self._field(name).cpu().numpy()
+            found = self._field(name)
             require_equal(f"the state's {name!r}", found, table.fields[name], head)
-        place = _place(self.states[RESULT_BOX], number)
+        place = _place(self.driver.memory, self.states[RESULT_BOX], number)
         for name, values in given.items():
             found = self._layout.rows_of(place, name, len(values))
             require_equal(f"the result {name!r}", found, values, head)
@@ -249,9 +261,9 @@ def _counts(plan: StepPlan, rows: StepRows, limits: Limits) -> Any:
     return found
 
 
-def _place(box: torch.Tensor, number: int) -> Any:
+def _place(memory: DeviceMemory, box: Buffer, number: int) -> Any:
     """One place of a box, as numpy sees it."""
-    return box.view(torch.int32).numpy().reshape(PLACES, -1)[number]
+    return memory.array(box).view(np.int32).reshape(PLACES, -1)[number]
 
 
 def require_equal(what: str, found: Any, want: Any, program: Program) -> None:

@@ -6,47 +6,18 @@ Tells steps as bytes (never torch's object collectives: those pickle). Knows no 
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import torch
-import torch.distributed as dist
 
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.step_plan import StepPlan
 
-STEP_TIMEOUT = timedelta(minutes=5)
-"""How long a rank waits inside a step for another before it gives up."""
-IDLE_TIMEOUT = timedelta(days=365)
-"""How long a rank waits for the next step; a rank that ends is noticed at once all the same."""
 FRAME_BYTES = 4096
 """What one broadcast carries: a decode step of many requests, and the length before it."""
 _LENGTH_BYTES = 8
-
-
-def gather(meeting: Path, rank: int, count: int, collectives: str = "gloo") -> None:
-    """Meet the other ranks of this host over the file `meeting`, which does not exist yet.
-
-    `collectives`: torch.distributed's backend, or one by kind of device. What rank 0 tells, and the
-    ids that all take, go over Gloo on every target; what programs exchange lies on the device.
-
-    Whoever may write that file may join: it belongs into a private folder. Nothing listens for the
-    meeting itself; Gloo's own sockets listen on the interface named by `GLOO_SOCKET_IFNAME`, and
-    take whoever connects. Ranks of several hosts would need a network of their own.
-    """
-    dist.init_process_group(
-        collectives, init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=STEP_TIMEOUT
-    )
-
-
-def part() -> None:
-    """End this process' groups; without it their threads may abort a process that ends."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 class RankError(RuntimeError):
@@ -61,10 +32,22 @@ class Told(msgspec.Struct, frozen=True):
     plan: StepPlan
 
 
+class Group(Protocol):
+    """The processes of all ranks (`gloo.py`). Raises RankError where another has ended."""
+
+    def broadcast(self, values: Any) -> None:
+        """A writable array becomes what rank 0 has, on every rank."""
+        ...
+
+    def all_have(self, data: bytes) -> bool:
+        """Whether every rank has the same bytes, of one length."""
+        ...
+
+
 class Ranks:
     """This process among an artifact's ranks."""
 
-    def __init__(self, rank: Rank, control: dist.ProcessGroup | None) -> None:
+    def __init__(self, rank: Rank, control: Group | None) -> None:
         self.rank = rank
         self._control = control
         self._failed = False
@@ -77,25 +60,16 @@ class Ranks:
         """
         if count == 1:
             return Ranks(ALONE, None)
-        started = dist.get_world_size() if dist.is_initialized() else 1
-        if started != count:
-            raise RankError(
-                f"the artifact was compiled for {count} ranks, and the number of processes started"
-                f" is {started}; use `lostwax serve`, which starts one a rank"
-            )
-        control = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT)
-        assert isinstance(control, dist.ProcessGroup)  # every rank is a member
-        return Ranks(Rank(dist.get_rank(), count), control)
+        from lostwax.backends.runtime.gloo import joined  # torch's, which one process needs not
+
+        rank, group = joined(count)
+        return Ranks(rank, group)
 
     def meet(self, loaded: str) -> None:
         """Wait until every rank has loaded. Raises RankError unless all loaded the same."""
         if self._control is None:
             return
-        mine = bytearray(hashlib.sha256(loaded.encode()).digest())
-        one = torch.frombuffer(mine, dtype=torch.uint8)
-        every = [torch.empty_like(one) for _ in range(self.rank.count)]
-        dist.all_gather(every, one, self._control)
-        if not all(torch.equal(one, other) for other in every):
+        if not self._control.all_have(hashlib.sha256(loaded.encode()).digest()):
             raise RankError(
                 "the ranks loaded different artifacts or numbers of pages; give all the same"
             )
@@ -129,9 +103,8 @@ class Ranks:
         """
         if self._control is None or not len(ids):
             return ids
-        shared = torch.from_numpy(ids)
-        self._broadcast(shared)
-        return shared.numpy()
+        self._broadcast(ids)
+        return ids
 
     def fail(self) -> None:
         """A told step failed on this rank: others may be at any place in it."""
@@ -150,10 +123,9 @@ class Ranks:
     def _send(self, data: bytes) -> None:
         framed = len(data).to_bytes(_LENGTH_BYTES, "little") + data
         first = bytearray(framed[:FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
-        self._broadcast(torch.frombuffer(first, dtype=torch.uint8))
+        self._broadcast(np.frombuffer(first, np.uint8))
         if len(framed) > FRAME_BYTES:
-            rest = bytearray(framed[FRAME_BYTES:])
-            self._broadcast(torch.frombuffer(rest, dtype=torch.uint8))
+            self._broadcast(np.frombuffer(bytearray(framed[FRAME_BYTES:]), np.uint8))
 
     def receive(self) -> Told | None:
         """On the other ranks: the next step, None when dismissed."""
@@ -162,21 +134,19 @@ class Ranks:
 
     def _received(self) -> bytes | None:
         """What rank 0 sends next, None when it dismisses."""
-        frame = torch.empty(FRAME_BYTES, dtype=torch.uint8)
+        frame = np.empty(FRAME_BYTES, np.uint8)
         self._broadcast(frame)
-        raw = frame.numpy().tobytes()
+        raw = frame.tobytes()
         length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
         if length == 0:
             return None
         missing = _LENGTH_BYTES + length - FRAME_BYTES
         if missing > 0:
-            rest = torch.empty(missing, dtype=torch.uint8)
+            rest = np.empty(missing, np.uint8)
             self._broadcast(rest)
-            raw += rest.numpy().tobytes()
+            raw += rest.tobytes()
         return raw[_LENGTH_BYTES : _LENGTH_BYTES + length]
 
-    def _broadcast(self, frame: torch.Tensor) -> None:
-        try:
-            dist.broadcast(frame, 0, self._control)
-        except RuntimeError as error:  # Gloo's, on a closed connection
-            raise RankError(f"another rank has ended: {error}") from error
+    def _broadcast(self, values: Any) -> None:
+        assert self._control is not None
+        self._control.broadcast(values)

@@ -15,10 +15,10 @@ from lostwax.ir.contract.program import HostCall, launches_of
 
 
 def require_functions(
-    reader: ArtifactReader, packages: tuple[str, ...]
+    reader: ArtifactReader, packages: tuple[str, ...], begins: Callable[[], None] = lambda: None
 ) -> tuple[Callable[..., None], ...]:
     """Every function that host calls name, each of one of `packages`. Raises ArtifactError, naming
-    the program, where one is not.
+    the program, where one is not. `begins` is told before the first is imported, and torch with it.
 
     A module whose functions call another library has a function `require_library` that raises
     MissingPackage where this is not the one that it was written for.
@@ -28,6 +28,8 @@ def require_functions(
         for launch in launches_of(reader.program(ref.file)):
             if not isinstance(launch, HostCall) or launch.function in known:
                 continue
+            if not known:
+                begins()
             module, _, name = launch.function.partition(":")
             try:
                 function = named_code(module, name, packages)

@@ -1,61 +1,39 @@
-"""Brings a program's outputs to the host, all of them by one copy. Knows no step and no order."""
+"""Brings a program's outputs to the host, as lists. Knows no step and no order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
-from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.memory import Place
 
 ReadRows = Callable[[], dict[str, Any]]
 """Gives lists of results by name, an entry a row."""
 
 
 class ResultCopy:
-    """One program's outputs: tensors [rows or more, ...] over the driver's memory."""
+    """One program's outputs: places [rows or more, ...] in the driver's memory."""
 
-    def __init__(self, outputs: Mapping[str, torch.Tensor], rows: int, driver: Driver) -> None:
+    def __init__(self, outputs: Mapping[str, Place], rows: int, driver: Driver) -> None:
         self._outputs = dict(outputs)
-        self._packed: torch.Tensor | None = None
-        if driver.device.type != "cpu":
-            # Steps run one after another, so that those in flight share it.
-            size = sum(tensor[:rows].numel() * tensor.element_size() for tensor in outputs.values())
-            self._packed = allocated(driver, size, "a step's results")
+        self._memory = driver.memory
+        self._packed: Any = None
+        if not self._memory.is_host:
+            # Imported here: it is torch's, which no process needs that computes on the host alone.
+            from lostwax.backends.runtime.packed_results import PackedResults
+
+            self._packed = PackedResults(self._outputs, rows, driver)
 
     def start(self, rows: int) -> ReadRows:
         """Enqueue the copy of the first `rows` rows; the function reads them as lists, by name.
 
         It may be called once a mark made behind this has passed.
         """
-        names = tuple(self._outputs)
-        parts = [tensor[:rows] for tensor in self._outputs.values()]
-        if self._packed is None:
-            found: dict[str, Any] = {
-                name: part.tolist() for name, part in zip(names, parts, strict=True)
-            }
-            return lambda: found  # read at once: what runs next writes over it
-        packed = packed_bytes(parts, self._packed)
-        # torch keeps pinned blocks, and gives one away again only behind the copy into it.
-        host = torch.empty(packed.numel(), dtype=torch.uint8, pin_memory=True)
-        host.copy_(packed, non_blocking=True)
-        return lambda: dict(zip(names, unpacked(host, parts), strict=True))
-
-
-def packed_bytes(parts: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
-    """The parts' bytes, one part behind another, at the start of u8 `out`."""
-    flat = [part.reshape(-1).view(torch.uint8) for part in parts]
-    return torch.cat(flat, out=out[: sum(each.numel() for each in flat)])
-
-
-def unpacked(packed: torch.Tensor, parts: Sequence[torch.Tensor]) -> list[Any]:
-    """What was packed, as lists in the parts' shapes and dtypes; `packed` lies on the host."""
-    sizes = [part.numel() * part.element_size() for part in parts]
-    # Cloned, since a view as a wider dtype must be aligned.
-    pieces = [piece.clone() for piece in packed.split_with_sizes(sizes)]
-    return [
-        piece.view(part.dtype).reshape(part.shape).tolist()
-        for part, piece in zip(parts, pieces, strict=True)
-    ]
+        if self._packed is not None:
+            return self._packed.start(rows)
+        found = {
+            name: self._memory.array_at(place)[:rows].tolist()
+            for name, place in self._outputs.items()
+        }
+        return lambda: found  # read at once: what runs next writes over it

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.compare_outputs import (
@@ -19,9 +18,9 @@ from lostwax.backends.runtime.compare_outputs import (
     settled,
 )
 from lostwax.backends.runtime.draw import array_of, as_rows
-from lostwax.backends.runtime.draw_on_device import Content, given_content, weight_content
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import BadWrite, FencedBuffers
+from lostwax.backends.runtime.memory import Content, Drawing
 from lostwax.backends.runtime.undefined import fill_undefined
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.check_probes import DIGEST_BYTES, data_bytes
@@ -43,10 +42,10 @@ def row_digests(rows: Array) -> Array:
     return np.frombuffer(b"".join(each), np.uint8).reshape(rows.shape[0], DIGEST_BYTES)
 
 
-def contents(probe: Probe) -> dict[str, Content]:
+def contents(probe: Probe, drawing: Drawing) -> dict[str, Content]:
     """What every buffer of the probe holds at first."""
-    found = {g.name: given_content(g, data_bytes(g.data)) for g in probe.given}
-    return found | {w.stored.name: weight_content(w) for w in probe.weights}
+    found = {g.name: drawing.given(g, data_bytes(g.data)) for g in probe.given}
+    return found | {w.stored.name: drawing.weight(w) for w in probe.weights}
 
 
 def measure(probe: Probe, driver: Driver) -> Evidence:
@@ -55,7 +54,7 @@ def measure(probe: Probe, driver: Driver) -> Evidence:
     Raises Mismatch, BadWrite and what the driver raises.
     """
     with np.errstate(all="ignore"):  # what overflows is compared all the same
-        buffers = FencedBuffers(driver, contents(probe), probe.launches)
+        buffers = FencedBuffers(driver, contents(probe, driver.memory.drawing), probe.launches)
         for launch in probe.launches:
             driver.bind(launch, buffers.resolve)()
         driver.synchronize()
@@ -158,7 +157,7 @@ def _cache_errors(expected: Expected, buffers: FencedBuffers, probe: Probe) -> E
     assert cache is not None
     given = next(g for g in probe.given if g.name == expected.view.name)
     before = np.ascontiguousarray(array_of(given.data))
-    fill_undefined(given, torch.from_numpy(before.reshape(-1).view(np.uint8)))
+    fill_undefined(given, before.reshape(-1).view(np.uint8))
     pages = (before.shape[0], *expected.view.shape[1:])
     got = buffers.read(msgspec.structs.replace(expected.view, shape=pages))
     slots: Array = np.array(cache.slots, np.int64)

@@ -11,10 +11,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.staging import sendable
+from lostwax.backends.runtime.memory import Buffer
 from lostwax.ir.contract.step_layout import StepLayout
 from lostwax.ir.contract.step_state import STEP_STATE
 
@@ -25,9 +24,9 @@ _WORD = 4
 class SequenceWriter:
     """Gathers what is to be written to u8 `buffer`, the state `SEQUENCES`, and sends it."""
 
-    def __init__(self, layout: StepLayout, buffer: torch.Tensor, driver: Driver) -> None:
-        self._words = buffer.view(torch.int32)
-        self._driver = driver
+    def __init__(self, layout: StepLayout, buffer: Buffer, driver: Driver) -> None:
+        self._buffer = buffer
+        self._memory = driver.memory
         firsts, widths, at = list[Any](), list[Any](), 0
         self._columns: dict[str, slice] = {}
         for name in STEP_STATE:
@@ -63,7 +62,4 @@ class SequenceWriter:
         places, values = np.concatenate(self._places), np.concatenate(self._values)
         self._places.clear()
         self._values.clear()
-        packed = np.concatenate((places.view(np.int32), values))
-        here = sendable(packed, self._driver).to(self._words.device, non_blocking=True)
-        at = here[: 2 * len(places)].view(torch.int64)
-        self._words.index_copy_(0, at, here[2 * len(places) :])
+        self._memory.set_words(self._buffer, places, values)

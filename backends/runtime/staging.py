@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 
-from lostwax.backends.runtime.driver import Driver, Mark
+from lostwax.backends.runtime.driver import Mark
+from lostwax.backends.runtime.torch_memory import TorchDevice
 
 STAGING_BYTES = 32 << 20
 """Of each of the two buffers: long enough copies for a bus, short enough to hold twice."""
-
-
-def sendable(values: Any, driver: Driver) -> torch.Tensor:
-    """A numpy array in memory of its own, from which copies to the device do not wait."""
-    array = torch.from_numpy(np.ascontiguousarray(values))
-    return driver.staging(array.nbytes).view(array.dtype).view(array.shape).copy_(array)
 
 
 class Staging:
@@ -25,7 +17,7 @@ class Staging:
     Where the driver's memory is the host's there are no buffers, and numbers are copied at once.
     """
 
-    def __init__(self, driver: Driver, num_bytes: int = STAGING_BYTES) -> None:
+    def __init__(self, driver: TorchDevice, num_bytes: int = STAGING_BYTES) -> None:
         self._driver = driver
         self._num_bytes = num_bytes
         self._buffers: list[torch.Tensor] = []

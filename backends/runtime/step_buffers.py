@@ -6,11 +6,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.driver import Driver, Mark, Passed
 from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.memory import Buffer
 from lostwax.backends.runtime.state_table import NUMPY_DTYPES
 from lostwax.ir.contract.program import HEADS, Bucket, Segment
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape
@@ -23,14 +23,18 @@ _UNKNOWN = -1
 class InputMemory:
     """Where packed inputs lie for the host, and for the device: one buffer where that reads it."""
 
-    def __init__(self, device: torch.Tensor, driver: Driver) -> None:
-        self.device = self.host = device
+    def __init__(self, device: Buffer, driver: Driver) -> None:
+        self.device = device
+        self.host = driver.memory.mirror(device)
         self._driver = driver
         self._sent: Mark = Passed()
         self.holder: StepBuffers | None = None
         """Whose step lies here; None where nobody's."""
-        if device.device.type != "cpu":
-            self.host = torch.zeros_like(device, device="cpu", pin_memory=True)
+
+    @property
+    def array(self) -> Any:
+        """u8, what the host writes."""
+        return self._driver.memory.array(self.host)
 
     def wait(self) -> None:
         """Wait until what was last sent may be written over."""
@@ -39,7 +43,7 @@ class InputMemory:
     def send(self, num_bytes: int) -> None:
         """Copy the first bytes to the device, behind what runs there."""
         if self.host is not self.device:
-            self.device[:num_bytes].copy_(self.host[:num_bytes], non_blocking=True)
+            self._driver.memory.copy(self.device[:num_bytes], self.host[:num_bytes])
             self._sent = self._driver.mark()
 
 
@@ -54,7 +58,7 @@ class StepBuffers:
         self.offsets, self._num_bytes = input_offsets(segment, bucket)
         self.memory = memory
         self._is_head = segment in HEADS
-        raw = memory.host.numpy()
+        raw = memory.array
         self._arrays: dict[str, Any] = {}  # numpy arrays of two dtypes
         for name, start in self.offsets.items():
             spec, shape = STEP_INPUTS[name], input_shape(name, bucket)

@@ -6,11 +6,13 @@ Asks torch's module of the device kind (`torch.cuda`, `torch.npu`), whose names 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from lostwax.backends.runtime.driver import Mark, Thunk, one_by_one
+from lostwax.backends.runtime.torch_memory import TorchMemory
 
 _WARM_UPS = 2  # the first call creates library handles, which capture forbids; the second is clean
 
@@ -52,6 +54,11 @@ class StreamDevice:
         return self._device
 
     @property
+    def memory(self) -> TorchMemory:
+        """Tensors."""
+        return TorchMemory(self)
+
+    @property
     def device_name(self) -> str:
         """The device's model, as its maker's driver names it."""
         return str(self._module.get_device_name(self._device))
@@ -90,6 +97,10 @@ class StreamDevice:
 
     def use_threads(self, count: int) -> None:
         """Nothing: the host does not compute."""
+
+    def running(self) -> AbstractContextManager[object]:
+        """torch's mode for what is never differentiated."""
+        return torch.inference_mode()
 
     def mark(self) -> Mark:
         """An event behind what the current stream was given."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
@@ -37,3 +39,8 @@ def tensor_of(buffer: torch.Tensor, view: View, offset: int = 0) -> torch.Tensor
     if shape and shape[0] == -1:
         shape = (buffer.numel() // DTYPE_BYTES[view.dtype] // view.strides[0], *shape[1:])
     return typed.as_strided(shape, view.strides, typed.storage_offset())
+
+
+def tensor_over(buffer: Any, view: View, start: int) -> torch.Tensor:
+    """The view's tensor over a u8 numpy buffer, in which it begins at byte `start`."""
+    return tensor_of(torch.from_numpy(buffer), view, start - view.offset)

@@ -6,16 +6,16 @@ import math
 import os
 from pathlib import Path
 
-import torch
-
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def usable_threads() -> int:
-    """The most threads worth having: as many as cores may be used, and as torch was started with
-    ($OMP_NUM_THREADS, or the machine's cores)."""
-    return min(usable_cores(), torch.get_num_threads())
+    """The most threads worth having: as many as cores may be used, and as OpenMP's own variable
+    $OMP_NUM_THREADS allows every library of the process, ours among them."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list: one a level
+    most = int(asked) if asked.isdecimal() and int(asked) > 0 else usable_cores()
+    return min(usable_cores(), most)
 
 
 def usable_cores(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:

@@ -1,4 +1,4 @@
-"""What each step of a weight plan does on torch, with a piece of a weight. Knows no file.
+"""What each step of a weight plan does with a piece of a weight, on torch or numpy. Knows no file.
 
 A piece says where in the whole it lies, so that a large weight is formed a piece at a time. Results
 are those of `ir/reference/weight_forms.py`, in bits.
@@ -6,12 +6,10 @@ are those of `ir/reference/weight_forms.py`, in bits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
 
-import torch
-
-from lostwax.backends.portable.kernels.fp8 import encoded, largest_of, power_of_two_above
-from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.ir.contract.ranks import Rank
 from lostwax.ir.contract.scale_layout import ScaleLayout
 from lostwax.ir.contract.weight_types import FormType
@@ -32,6 +30,11 @@ from lostwax.ir.contract.weights import (
 
 LEAST_SCALE = 2.0**-126  # the least normal number: a block of zeros has a scale, too
 
+Values: TypeAlias = Any
+"""A torch tensor, or a numpy array."""
+Dtype: TypeAlias = Any
+"""An element type of the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -40,12 +43,59 @@ class Piece:
     A piece begins where a block begins, or the whole axis lies in one block.
     """
 
-    values: torch.Tensor
-    scales: torch.Tensor | None
+    values: Values
+    scales: Values | None
     start: tuple[int, ...]
 
 
-def take(step: Step, piece: Piece, given: FormType, rank: Rank, place: int) -> Piece | None:
+class Numbers(Protocol):
+    """What torch and numpy do each in its own way; both are cut and reshaped alike."""
+
+    @property
+    def dtypes(self) -> Mapping[str, Dtype]:
+        """Element types by name."""
+        ...
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Values:
+        """Zero bytes, in host memory."""
+        ...
+
+    def cast(self, values: Values, dtype: str) -> Values:
+        """Rounded once, to nearest even."""
+        ...
+
+    def widened(self, values: Values, scales: Values, rows: int, cols: int) -> Values:
+        """In f32, times the scale of its block of `rows` x `cols` of the last two axes."""
+        ...
+
+    def requantise(self, values: Values, dtype: str, scale: ScaleLayout) -> tuple[Values, Values]:
+        """Values in fp8 or si8, the largest of each block at its largest, and their scales."""
+        ...
+
+    def doubled(self, scales: Values) -> Values:
+        """Twice the scales, in f32."""
+        ...
+
+    def reencode(self, values: Values) -> Values:
+        """e4m3fn as e4m3fnuz: the same bits, which mean half. -0 becomes 0, NaN NaN."""
+        ...
+
+    def permuted(self, values: Values, perm: tuple[int, ...]) -> Values:
+        """The axes in another order."""
+        ...
+
+    def padded(self, values: Values, multiples: tuple[int, ...]) -> Values:
+        """Zero bytes behind each axis; pieces that are padded are whole but for a stacked axis."""
+        ...
+
+    def all_finite(self, values: Values) -> bool:
+        """Whether there is neither NaN nor infinity."""
+        ...
+
+
+def take(
+    step: Step, piece: Piece, given: FormType, rank: Rank, place: int, numbers: Numbers
+) -> Piece | None:
     """The piece after a step, None where the rank's share has nothing of it.
 
     `given` is what the whole is before the step, `place` the piece's along a stacked axis, or where
@@ -57,32 +107,35 @@ def take(step: Step, piece: Piece, given: FormType, rank: Rank, place: int) -> P
         case Split(axis):
             return _shared(piece, given, axis + len(given.shape), rank)
         case Cast(dtype):
-            return replace(piece, values=piece.values.to(TORCH_DTYPES[dtype]))
+            return replace(piece, values=numbers.cast(piece.values, dtype))
         case Dequantise(dtype):
-            values = _dequantised(piece, given).to(TORCH_DTYPES[dtype])
-            return replace(piece, values=values, scales=None)
+            assert piece.scales is not None  # read for plans that dequantise
+            wide = numbers.widened(piece.values, piece.scales, *_blocks(given)[-2:])
+            return replace(piece, values=numbers.cast(wide, dtype), scales=None)
         case Requantise(dtype, scale):
-            values, scales = requantise(piece.values, TORCH_DTYPES[dtype], scale)
+            values, scales = numbers.requantise(piece.values, dtype, scale)
             return replace(piece, values=values, scales=scales)
         case Reencode():
-            scales = None if piece.scales is None else piece.scales.float() * 2
-            return replace(piece, values=reencode(piece.values), scales=scales)
+            scales = None if piece.scales is None else numbers.doubled(piece.scales)
+            return replace(piece, values=numbers.reencode(piece.values), scales=scales)
         case _:
-            return _moved(step, piece, place)
+            return _moved(step, piece, place, numbers)
 
 
-def _moved(step: Stack | Transpose | Pad | Tile | Concat, piece: Piece, place: int) -> Piece:
+def _moved(
+    step: Stack | Transpose | Pad | Tile | Concat, piece: Piece, place: int, numbers: Numbers
+) -> Piece:
     """After a step that changes no number."""
     match step:
         case Stack():
-            return replace(piece, values=piece.values.unsqueeze(0), start=(place, *piece.start))
+            return replace(piece, values=piece.values[None], start=(place, *piece.start))
         case Transpose(perm):
             start = tuple(piece.start[i] for i in perm)
-            return replace(piece, values=piece.values.permute(perm), start=start)
+            return replace(piece, values=numbers.permuted(piece.values, perm), start=start)
         case Pad(multiples):
-            return replace(piece, values=_padded(piece.values, multiples))
+            return replace(piece, values=numbers.padded(piece.values, multiples))
         case Tile(tile):
-            return _tiled(piece, tile)
+            return _tiled(piece, tile, numbers)
         case Concat(axis):
             start = list(piece.start)
             start[axis] += place
@@ -104,82 +157,31 @@ def _selected(piece: Piece, given: FormType, of: str) -> Piece:
     return Piece(piece.scales, None, start)
 
 
+def _along(values: Values, axis: int, start: int, stop: int) -> Values:
+    """A part of one axis."""
+    return values[(slice(None),) * axis + (slice(start, stop),)]
+
+
 def _shared(piece: Piece, given: FormType, axis: int, rank: Rank) -> Piece | None:
     first, stop = rank.bounds(given.shape[axis])
     begin = piece.start[axis]
     low, high = max(first, begin), min(stop, begin + piece.values.shape[axis])
     if low >= high:
         return None
-    values, scales = piece.values.narrow(axis, low - begin, high - low), piece.scales
+    values, scales = _along(piece.values, axis, low - begin, high - begin), piece.scales
     if scales is not None:
         block = _blocks(given)[axis]
         base, top = low // block, -(-high // block)
-        scales = scales.narrow(axis, base - begin // block, top - base)
+        scales = _along(scales, axis, base - begin // block, top - begin // block)
     start = (*piece.start[:axis], low - first, *piece.start[axis + 1 :])
     return Piece(values, scales, start)
 
 
-def spread(scales: torch.Tensor, shape: torch.Size, rows: int, cols: int) -> torch.Tensor:
-    """The f32 scale of each of the values [..., N, K], one a block of `rows` x `cols`."""
-    by_row = scales.float().repeat_interleave(rows, -2)[..., : shape[-2], :]
-    return by_row.repeat_interleave(cols, -1)[..., : shape[-1]]
-
-
-def _dequantised(piece: Piece, given: FormType) -> torch.Tensor:
-    """f32 values times their scales."""
-    assert piece.scales is not None  # read for plans that dequantise
-    rows, cols = _blocks(given)[-2:]
-    return piece.values.float().mul_(spread(piece.scales, piece.values.shape, rows, cols))
-
-
-def requantise(
-    values: torch.Tensor, dtype: torch.dtype, scale: ScaleLayout
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values in fp8 or si8, the largest of each block at its largest, and their scales."""
-    wide = values.float()
-    rows, cols = scale.block(tuple(wide.shape))
-    largest = largest_of(dtype)
-    high, broad = wide.shape[-2:]
-    zeros = (0, -broad % cols, 0, -high % rows)
-    whole = torch.nn.functional.pad(wide.abs(), zeros)
-    blocks = whole.reshape(*whole.shape[:-2], -(-high // rows), rows, -(-broad // cols), cols)
-    scales = blocks.amax((-3, -1)).div_(largest).clamp_(min=LEAST_SCALE)
-    if scale.dtype != "f32":
-        scales = power_of_two_above(scales)
-    elif dtype == torch.int8:
-        scales = bf16_above(scales)
-    made = encoded(wide / spread(scales, wide.shape, rows, cols), dtype)
-    return made, scales.to(TORCH_DTYPES[scale.dtype])
-
-
-def bf16_above(scale: torch.Tensor) -> torch.Tensor:
-    """The least bf16 number that is not below positive f32, by the bits, as f32."""
-    bits = scale.view(torch.int32) + 0xFFFF
-    return (bits & ~0xFFFF).view(torch.float32)
-
-
-def reencode(values: torch.Tensor) -> torch.Tensor:
-    """e4m3fn as e4m3fnuz: the same bits, which mean half (scales double). -0 becomes 0, NaN NaN."""
-    bits = values.view(torch.uint8)
-    is_nan = (bits & 0x7F) == 0x7F
-    made = bits.masked_fill(bits == 0x80, 0).masked_fill(is_nan, 0x80)
-    return made.view(torch.float8_e4m3fnuz)
-
-
-def _padded(values: torch.Tensor, multiples: tuple[int, ...]) -> torch.Tensor:
-    """Zero bytes behind each axis; pieces that are padded are whole but for a stacked axis."""
-    shape = [-(-n // m) * m for n, m in zip(values.shape, multiples, strict=True)]
-    out = values.new_empty(shape)
-    out.view(torch.uint8).zero_()
-    out[tuple(slice(n) for n in values.shape)].copy_(values)
-    return out
-
-
-def _tiled(piece: Piece, tile: tuple[int, ...]) -> Piece:
-    first, count = piece.values.dim() - len(tile), len(tile)
+def _tiled(piece: Piece, tile: tuple[int, ...], numbers: Numbers) -> Piece:
+    first, count = piece.values.ndim - len(tile), len(tile)
     batch, inner = piece.values.shape[:first], piece.values.shape[first:]
     cut = [n for size, t in zip(inner, tile, strict=True) for n in (size // t, t)]
     order = [first + 2 * i for i in range(count)] + [first + 2 * i + 1 for i in range(count)]
-    values = piece.values.reshape(*batch, *cut).permute(*range(first), *order)
+    values = numbers.permuted(piece.values.reshape(*batch, *cut), (*range(first), *order))
     outer = [at // t for at, t in zip(piece.start[first:], tile, strict=True)]
     return Piece(values, None, (*piece.start[:first], *outer, *(0,) * count))

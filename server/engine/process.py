@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _follow(options: argparse.Namespace, log: LogLines) -> None:
     """Run what rank 0 tells, as long as it lives."""
-    from lostwax.backends.runtime.ranks import part
+    from lostwax.backends.runtime.gloo import part
 
     try:
         _load(options, log).follow()
@@ -146,24 +146,24 @@ def _follow(options: argparse.Namespace, log: LogLines) -> None:
 def _load(
     options: argparse.Namespace, log: LogLines, phases: Callable[[str], None] = lambda _: None
 ) -> LoadedRuntime:
-    # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
-    phases("import torch")
+    # Imported here: heartbeats already run meanwhile.
+    phases("import runtime")
     with _no_collection():
         from lostwax.backends.runtime.boot_check import Admission
         from lostwax.backends.runtime.load import load
-    if options.ranks > 1:
-        _join_ranks(options)
 
-    runtime = load(
-        options.artifact,
-        admission=Admission(options.certificates, options.allow_compiled, log.say),
-        checkpoint=options.checkpoint,
-        num_pages=options.num_pages,
-        num_host_pages=options.host_pages,
-        threads=options.threads,
-        phases=phases,
-        warn=log.say,
-    )
+        if options.ranks > 1:
+            _join_ranks(options)
+        runtime = load(
+            options.artifact,
+            admission=Admission(options.certificates, options.allow_compiled, log.say),
+            checkpoint=options.checkpoint,
+            num_pages=options.num_pages,
+            num_host_pages=options.host_pages,
+            threads=options.threads,
+            phases=phases,
+            warn=log.say,
+        )
     if options.threads is None:
         phases("choose threads")
         chosen = runtime.choose_threads()
@@ -173,7 +173,7 @@ def _load(
 
 
 def _join_ranks(options: argparse.Namespace) -> None:
-    from lostwax.backends.runtime.ranks import gather
+    from lostwax.backends.runtime.gloo import gather
     from lostwax.backends.runtime.require_target import collectives_of
     from lostwax.backends.runtime.usable_cores import usable_threads
 
@@ -183,7 +183,8 @@ def _join_ranks(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _no_collection() -> Generator[None]:
-    """Imports make objects by the hundred thousand, all of which stay: do not look for garbage.
+    """Imports and programs make objects by the hundred thousand, all of which stay: do not look for
+    garbage.
 
     It saves a tenth of torch's import, and every later collection the walk over them.
     """

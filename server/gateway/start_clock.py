@@ -20,8 +20,9 @@ SILENT = "silent"
 """The phase of an engine that says nothing, and is started again unless it does."""
 ESTIMATE_S = {
     FIRST: 0.5,
-    "import torch": 2.0,
+    "import runtime": 0.1,
     "read and verify artifact": 0.2,
+    "import torch": 2.0,
     "golden probes": 3.0,
     LOAD: 0.5,
     "allocate caches, bind programs": 0.2,

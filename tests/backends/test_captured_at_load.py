@@ -12,12 +12,12 @@ import pytest
 from small_fixtures import Compiled
 
 from lostwax.backends import cpu
+from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan import memory_plan
 from lostwax.backends.runtime import load as loading
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.driver import Thunk
-from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.ir.contract.check_program import ProgramCheck
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.check_weights import weight_sizes
@@ -71,11 +71,11 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[Thunk]:
     """What was captured."""
     found: list[Thunk] = []
 
-    def capture(_: HostDriver, launches: Sequence[Thunk]) -> Thunk:
+    def capture(_: CpuDriver, launches: Sequence[Thunk]) -> Thunk:
         found.extend(launches)
         return lambda: None
 
-    monkeypatch.setattr(HostDriver, "capture", capture)
+    monkeypatch.setattr(CpuDriver, "capture", capture)
     for module in (loading, memory_plan):
         monkeypatch.setattr(module, "ArtifactReader", GraphReader)
     return found

@@ -10,23 +10,28 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.driver import no_kernels
+from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.ir.contract.counts import IN_PROMPT, OUTPUT
 from lostwax.ir.contract.step_state import Enter
 
 IDS = 8
 
 
-def entered(*, prompt: tuple[int, ...], outputs: tuple[int, ...]) -> torch.Tensor:
+def entered(
+    kind: type[CpuDriver | HostDriver], *, prompt: tuple[int, ...], outputs: tuple[int, ...]
+) -> list[int]:
     """Row 1, which held something else before."""
-    buffer = torch.full((3 * IDS * 4,), 9, dtype=torch.uint8)
-    state = CountState(buffer, IDS, CpuDriver(CPU, no_kernels, {}))
+    driver = kind(CPU, no_kernels, {})
+    buffer = driver.allocate(3 * IDS * 4)
+    buffer[:] = 9
+    state = CountState(buffer, IDS, driver)
     state.enter([
         Enter(
             seq=1, pages=(1,), length=0, limit=9, num_prompt=len(prompt), repetition=1.5,
             prompt=prompt, outputs=outputs,
         )
     ])  # fmt: skip
-    return buffer.view(torch.int32).view(3, IDS)[1]
+    return driver.memory.read(buffer).view(np.int32).reshape(3, IDS)[1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -39,15 +44,16 @@ def entered(*, prompt: tuple[int, ...], outputs: tuple[int, ...]) -> torch.Tenso
     ],
     ids=["an output of the prompt", "no output yet", "no prompt", "one id twice in either"],
 )
+@pytest.mark.parametrize("kind", [CpuDriver, HostDriver])
 def test_a_row_counts_outputs_and_marks_the_prompt(
-    prompt: tuple[int, ...], outputs: tuple[int, ...]
+    kind: type[CpuDriver | HostDriver], prompt: tuple[int, ...], outputs: tuple[int, ...]
 ) -> None:
     wanted = np.zeros(IDS, np.int32)
     for token in outputs:
         wanted[token] += OUTPUT
     for token in set(prompt):
         wanted[token] += IN_PROMPT
-    assert entered(prompt=prompt, outputs=outputs).tolist() == wanted.tolist()
+    assert entered(kind, prompt=prompt, outputs=outputs) == wanted.tolist()
 
 
 @pytest.mark.parametrize("length", [2, 159_000])
@@ -55,7 +61,7 @@ def test_a_prompt_costs_one_copy_of_a_row_however_long(
     length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = 50_000
-    driver = CpuDriver(CPU, no_kernels, {})
+    driver = HostDriver(CPU, no_kernels, {})
     staged: list[int] = []
     staging = driver.staging
 

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lostwax.backends.runtime import form_weight
-from lostwax.backends.runtime.form_weight import Read, SourceTensors, form
+from lostwax.backends.runtime.form_tensor import form
+from lostwax.backends.runtime.form_weight import Read, SourceTensors, form_into
+from lostwax.backends.runtime.host_weights import HostWeights
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
-from lostwax.backends.runtime.weight_steps import requantise
+from lostwax.backends.runtime.torch_numbers import requantise
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.check_weights import check_stored
 from lostwax.ir.contract.ranks import ALONE, Rank
@@ -160,6 +162,23 @@ def _readers(sources: Sequence[Sequence[Value]]) -> list[list[Read]]:
     return [[partial(_read, value) for value in part] for part in sources]
 
 
+def _form_by_numpy(
+    stored: StoredWeight, sources: Sequence[Sequence[Value]], rank: Rank = ALONE
+) -> Array:
+    """What a process without torch makes of the same sources."""
+
+    def read(value: Value) -> SourceTensors:
+        if isinstance(value, Scaled):
+            return SourceTensors(value.values, value.scales)
+        return SourceTensors(value)
+
+    readers = [[partial(read, value) for value in part] for part in sources]
+    maker = HostWeights()
+    out = np.zeros(stored.shape, NUMPY_DTYPES[stored.dtype])
+    form_into(out, stored, readers, rank, maker.write, maker.numbers)
+    return out
+
+
 def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
@@ -176,7 +195,9 @@ def test_steps_are_their_meaning_in_pieces_of_any_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(form_weight, "PIECE_ELEMENTS", piece)
         made = form(stored, _readers(sources), rank)
+        by_numpy = _form_by_numpy(stored, sources, rank)
     want = stored_weight(stored, sources, rank)
+    assert by_numpy.tobytes() == want.tobytes()
     assert tuple(made.shape) == stored.shape == want.shape
     assert _bytes(made) == want.tobytes()
 
@@ -239,6 +260,7 @@ def test_a_share_that_begins_within_a_piece_has_its_own_scales(
     monkeypatch.setattr(form_weight, "PIECE_ELEMENTS", 8 * rows)
     want = stored_weight(stored, sources, rank)
     assert _bytes(form(stored, _readers(sources), rank)) == want.tobytes()
+    assert _form_by_numpy(stored, sources, rank).tobytes() == want.tobytes()
 
 
 def test_a_source_too_few_is_refused() -> None:

@@ -13,7 +13,7 @@ from lostwax.backends.null.driver import NullDriver
 from lostwax.backends.null.target import NULL
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import DeviceUnavailable, no_kernels
-from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.backends.runtime.host_memory import HostPlace
 from lostwax.ir.contract.program import HostCall, KernelLaunch, View
 
 PICK = "lostwax.backends.portable.kernels.sample:pick"
@@ -32,8 +32,8 @@ def test_the_cpu_driver_refuses_another_architecture() -> None:
 
 def test_cpu_buffers_are_zeroed_and_aligned() -> None:
     buffer = CpuDriver(CPU, no_kernels, {}).allocate(1000)
-    assert buffer.numel() == 1000
-    assert buffer.data_ptr() % 256 == 0
+    assert buffer.nbytes == 1000
+    assert buffer.ctypes.data % 256 == 0
     assert not buffer.any()
 
 
@@ -47,10 +47,11 @@ def test_the_cpu_driver_refuses_binaries_that_the_artifact_does_not_list() -> No
 
 def test_null_computes_nothing_but_counted_ids() -> None:
     driver = NullDriver(NULL, no_kernels, {})
-    buffers: dict[str, torch.Tensor] = {}
+    places: dict[str, HostPlace] = {}
 
-    def resolve(view: View) -> torch.Tensor:
-        return buffers.setdefault(view.name, tensor_of(driver.allocate(view.num_bytes), view))
+    def resolve(view: View) -> HostPlace:
+        made = driver.memory.place(driver.allocate(view.num_bytes), view)
+        return places.setdefault(view.name, made)
 
     names = ("temperature", "seeds", "counters", "ids", "logprobs")
     dtypes = ("f32", "i32", "i32", "i32", "f32")
@@ -58,11 +59,11 @@ def test_null_computes_nothing_but_counted_ids() -> None:
     pick = HostCall(function=PICK, args=(_view("logits", "f32", (2, 5)), *rows))
     other = HostCall(function=PICK.replace("pick", "score"), args=(rows[0],))
     replay = driver.capture([driver.bind(other, resolve), driver.bind(pick, resolve)])
-    buffers["counters"].copy_(torch.tensor([3, 4]))
-    buffers["seeds"].copy_(torch.tensor([0, 7]))
+    places["counters"].array()[:] = 3, 4
+    places["seeds"].array()[:] = 0, 7
     replay()
-    assert buffers["ids"].tolist() == [3, 1]
-    assert buffers["logprobs"].tolist() == [0.0, 0.0]
+    assert places["ids"].array().tolist() == [3, 1]
+    assert places["logprobs"].array().tolist() == [0.0, 0.0]
 
 
 def test_spans_leave_padding_out_and_tiles_bound_what_is_read() -> None:

@@ -25,7 +25,6 @@ from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.load import Runtime
 from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.backends.runtime.ranks import Ranks
-from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.program import HEADS, HostCall, Launch, Program
 from lostwax.ir.contract.step_layout import LAYOUT, PLAN, StepLayout
 
@@ -63,11 +62,11 @@ class Graphs(CpuDriver):
             return super().bind(launch, resolve)
         (view,) = launch.args
         assert view is not None
-        turn = resolve(view)
+        turn = self.memory.array_at(resolve(view))
 
         def count() -> None:
             self.turns += 1
-            turn.add_(1)
+            turn[...] += 1
 
         return count
 
@@ -175,4 +174,4 @@ def test_turns_that_capturing_counted_are_none_of_a_step(small_artifact: Compile
     runtime = Runtime(reader, driver, weights, 9, ranks)
     assert driver.turns, "heads are captured at load"
     turn = StepLayout.of(reader.manifest.limits).array("turn")
-    assert tensor_of(runtime.memory.states[PLAN], turn).tolist() == [0]
+    assert driver.memory.place(runtime.memory.states[PLAN], turn).array().tolist() == [0]

@@ -12,7 +12,8 @@ import torch
 
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.mask_gate import MaskError, MaskGate, Masks
-from lostwax.backends.runtime.result_copy import ResultCopy, packed_bytes, unpacked
+from lostwax.backends.runtime.packed_results import packed_bytes, unpacked
+from lostwax.backends.runtime.result_copy import ResultCopy
 from lostwax.backends.runtime.ticket import Held, Started, StepBefore, StepTicket
 from lostwax.ir.contract.step import StepResult
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from native_kernels import driver_of, torch_alone
+from native_kernels import driver_of, tensor_at, torch_alone
 from tiny import PLAIN, write_config
 
 from lostwax.backends.compile import CompileOptions, compile_module
@@ -24,7 +24,6 @@ from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot
 from lostwax.backends.runtime.driver import Resolve, Thunk
-from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.ir.contract.probe import PROBES, Probe, Probes
 from lostwax.ir.contract.program import HostCall
@@ -126,12 +125,14 @@ def faulty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     name: str = request.param
     op, before = BEFORE.get(name, ("dsa.topk", None))
 
+    good = CpuDriver.bind
+
     def bind(self: CpuDriver, launch: HostCall, resolve: Resolve) -> Thunk:
-        tensors = [None if view is None else resolve(view) for view in launch.args]
+        tensors = [None if view is None else tensor_at(resolve(view)) for view in launch.args]
 
         def run() -> None:
             call = launch if before is None else before(launch, tensors)
-            HostDriver.bind(self, call, resolve)()
+            good(self, call, resolve)()
             if before is None:
                 _drop(call, tensors)
 

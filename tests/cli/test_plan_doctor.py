@@ -37,12 +37,12 @@ def test_a_load_takes_what_was_planned(
     memory = load(
         small_artifact.artifact, checkpoint=small_artifact.checkpoint, num_pages=num_pages
     ).memory
-    assert plan["weights"] == sum(w.numel() for w in memory.weights.values())
-    assert plan["arena"] == memory.arena.numel()
-    assert plan["state"] == sum(state.numel() for state in memory.states.values())
+    assert plan["weights"] == sum(w.nbytes for w in memory.weights.values())
+    assert plan["arena"] == memory.arena.nbytes
+    assert plan["state"] == sum(state.nbytes for state in memory.states.values())
     inputs = memory.body_inputs.device, memory.head_inputs.device
-    assert plan["inputs"] == sum(each.numel() for each in inputs)
-    assert plan["cache"] == sum(p.numel() for p in memory.planes.values())
+    assert plan["inputs"] == sum(each.nbytes for each in inputs)
+    assert plan["cache"] == sum(p.nbytes for p in memory.planes.values())
     assert plan["cache"] == plan["num_pages"] * plan["page_bytes"]
     assert plan["ranks"] == 1
 

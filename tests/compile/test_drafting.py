@@ -78,7 +78,7 @@ def test_a_token_does_not_depend_on_neighbours_or_chunks(
 def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[Any, torch.Tensor]]:
     """Cached rows of a request that is still running, over planes full of filler."""
     for buffer in runtime.memory.planes.values():
-        buffer.fill_(FILLER)
+        buffer.fill(FILLER)
     core = EngineCore(runtime, EngineOptions(drafts))
     core.handle(submit)
     req = core.scheduler.find(submit.request)
@@ -92,7 +92,7 @@ def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[A
     others = [p for p in range(NUM_PAGES) if p not in req.pages and p != TRASH_PAGE]
     for (name, _), buffer in runtime.memory.planes.items():
         plane = next(p for p in runtime.manifest.planes if p.name == name)
-        free = buffer.view(-1, plane.page_bytes)[others]
+        free = buffer.reshape(-1, plane.page_bytes)[others]
         assert (free == FILLER).all(), f"{name}: a page of nobody was written"
     return req.num_cached, cached_rows(runtime, req.pages, req.num_cached)
 

@@ -18,6 +18,7 @@ from small import SMALL
 
 from lostwax.backends.runtime.host_pages import HostPages
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.backends.runtime.memory import Buffer, Index, Table
 from lostwax.backends.runtime.step_programs import StepError
 from lostwax.ir.contract.step_plan import Move, StepPlan
 from lostwax.server.engine.loop import EngineCore
@@ -109,7 +110,7 @@ def _halfway(core: EngineCore, submit: Submit) -> Req:
 def _rows(runtime: Runtime, earlier: list[Submit]) -> dict[tuple[str, int], torch.Tensor]:
     """All planes' rows of a request's prompt, behind others."""
     for buffer in runtime.memory.planes.values():
-        buffer.fill_(0xA5)
+        buffer.fill(0xA5)
     core = EngineCore(runtime, EngineOptions(3))
     _answers(core, earlier)
     req = _halfway(core, _submit("looked at", _prompt(0, 9)))
@@ -126,19 +127,19 @@ def test_restored_pages_hold_the_bytes_of_computed_ones_in_every_plane(tiered: R
 
 
 class _OnePlaneLess(HostPages):
-    def __init__(self, planes: Sequence[torch.Tensor], *given: Any) -> None:
+    def __init__(self, planes: Sequence[Buffer], *given: Any) -> None:
         super().__init__(planes[:-1], *given)
 
 
 class _SwapsPlanes(HostPages):
-    def _restore(self, run: Sequence[Move], pages: torch.Tensor) -> None:
+    def _restore(self, run: Sequence[Move], pages: Index) -> None:
         self._planes.reverse()
         super()._restore(run, pages)
         self._planes.reverse()
 
 
 class _NextSlot(HostPages):
-    def _slot(self, slot: int) -> torch.Tensor:
+    def _slot(self, slot: int) -> Table:
         return super()._slot(slot // 2)
 
 
@@ -189,7 +190,7 @@ def test_moves_without_host_memory_are_refused(good_drafts: Runtime) -> None:
 
 def test_moves_are_made_in_their_order_before_the_step(tiered: Runtime) -> None:
     """A slot that is used twice, and a page that is restored and saved again, in one step."""
-    planes = [buffer.view(NUM_PAGES, -1) for buffer in tiered.memory.planes.values()]
+    planes = [buffer.reshape(NUM_PAGES, -1) for buffer in tiered.memory.planes.values()]
     for page in range(1, NUM_PAGES):
         for plane in planes:
             plane[page] = page

@@ -65,7 +65,7 @@ def _loaded(folder: Path) -> Runtime:
         folder / "artifact", checkpoint=folder / "checkpoint", num_pages=NUM_PAGES, threads=1
     )
     for plane in found.memory.planes.values():
-        plane.zero_()
+        plane.fill(0)
     return found
 
 

@@ -183,7 +183,7 @@ def test_rows_behind_what_was_found_are_those_of_a_cold_cache(good_drafts: Runti
     rows: dict[str, dict[tuple[str, int], torch.Tensor]] = {}
     for way, earlier in {"cold": [], "warm": [before], "warm, without drafts": [once]}.items():
         for buffer in good_drafts.memory.planes.values():
-            buffer.fill_(FILLER)
+            buffer.fill(FILLER)
         core = EngineCore(good_drafts, EngineOptions(3))
         for each in earlier:
             core.handle(each)

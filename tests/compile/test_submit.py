@@ -38,14 +38,14 @@ def test_tickets_are_done_at_once_and_keep_their_results(runtime: Runtime) -> No
 def test_a_refused_step_changes_nothing(runtime: Runtime) -> None:
     (token, _), (second, _) = greedy(runtime, PROMPT, 2)
     ticket = runtime.submit(plan(PROMPT, 0))
-    inputs = runtime.memory.body_inputs.host.clone()
+    inputs = runtime.memory.body_inputs.array.copy()
     state = {name: array.copy() for name, array in runtime.state.fields.items()}
     with pytest.raises(StepError, match="no extend program fits"):
         runtime.submit(plan([1] * (runtime.limits.max_tokens + 1), 0))
     over = msgspec.structs.replace(plan([1, 2], len(PROMPT)), entering=())
     with pytest.raises(StepError, match="the extend step is refused: rows lie at or behind"):
         runtime.submit(over)
-    assert runtime.memory.body_inputs.host.equal(inputs)
+    assert (runtime.memory.body_inputs.array == inputs).all()
     assert all((array == state[name]).all() for name, array in runtime.state.fields.items())
     assert ticket.result().ids == [token]
     assert runtime.run(plan([token], len(PROMPT))).ids == [second]

@@ -27,9 +27,10 @@ from lostwax.backends.plan.want import Want
 from lostwax.backends.plan.weight_type import WeightType
 from lostwax.backends.portable.lowerings.calls import launch, torch_calls
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.bound_program import WeightBuffers
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
-from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
+from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
@@ -170,13 +171,19 @@ def _is_near(
     """How many layers' weights, times their scales, are the checkpoint's within fp8's steps."""
     found = [prefix for prefix, group in plan.groups.items() if values in plan.stored[group]]
     for prefix in found:
-        codes = made[prefix, values.name].view(torch.float8_e4m3fn).view(values.shape).t()
+        codes = (
+            torch.from_numpy(made[prefix, values.name])
+            .view(torch.float8_e4m3fn)
+            .view(values.shape)
+            .t()
+        )
         (source,) = plan.sources[prefix + values.parts[0].name]
         with safe_open(checkpoint / source.file, framework="pt") as file:
             want: torch.Tensor = file.get_tensor(source.tensor)
         wide = scale.block(tuple(want.shape))[1]
         shape = (-(-want.shape[1] // wide), want.shape[0])
-        raw = made[prefix, f"{values.name}:scale"].view(TORCH_DTYPES[scale.dtype]).view(shape)
+        raw = torch.from_numpy(made[prefix, f"{values.name}:scale"])
+        raw = raw.view(TORCH_DTYPES[scale.dtype]).view(shape)
         scales = raw.float().t().repeat_interleave(wide, 1)[:, : want.shape[1]]
         error = (codes.float() * scales - want).abs()
         assert bool((error <= want.abs() / 16 + scales * 2**-10).all())

@@ -129,7 +129,7 @@ def test_every_step_finds_it_zero(art: ArtifactReader, small_artifact: Compiled)
     plain = load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
     found, wanted = (greedy(each, PROMPT, 6) for each in (runtime, plain))
     assert [token for token, _ in found] == [token for token, _ in wanted]
-    assert runtime.memory.zeroed.numel() == art.manifest.zeroed_bytes
+    assert runtime.memory.zeroed.nbytes == art.manifest.zeroed_bytes
     assert not runtime.memory.zeroed.any()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lostwax.backends.portable.kernels import fp8
-from lostwax.backends.runtime import weight_steps
+from lostwax.backends.runtime import torch_numbers
 from lostwax.backends.runtime.load import by_page
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.caches import CachePlane
@@ -67,7 +67,7 @@ def test_weights_have_scales_of_bf16s_bits_that_hold_the_largest() -> None:
     assert (np.abs(ROWS) <= made.scales * 127).all()
     assert (made.scales[:2] * 127 <= np.abs(ROWS[:2]).max(1, keepdims=True) * 1.01).all()
     assert (np.abs(widen(made) - ROWS) <= made.scales / 2 * 1.001).all()
-    values, scales = weight_steps.requantise(torch.from_numpy(ROWS), torch.int8, scale)
+    values, scales = torch_numbers.requantise(torch.from_numpy(ROWS), torch.int8, scale)
     np.testing.assert_array_equal(values.numpy(), made.values)
     np.testing.assert_array_equal(scales.numpy(), made.scales)
 
@@ -77,7 +77,7 @@ def test_a_scale_is_rounded_up_to_the_next_number_of_16_bits(bits: int) -> None:
     want = -(-bits // 0x10000) * 0x10000
     (found,) = bf16_above(np.array([bits], np.uint32).view(np.float32)).view(np.uint32)
     assert found == want
-    on_torch = weight_steps.bf16_above(torch.tensor([bits], dtype=torch.int32).view(torch.float32))
+    on_torch = torch_numbers.bf16_above(torch.tensor([bits], dtype=torch.int32).view(torch.float32))
     assert on_torch.view(torch.int32).tolist() == [want]
 
 

@@ -150,7 +150,8 @@ def plan(
 
 def state(runtime: Runtime, rows: int, width: int) -> Tensor:
     """The hiddens that the last step left."""
-    return runtime.memory.states["hidden"].view(torch.float32).view(-1, width)[:rows].clone()
+    hidden = torch.from_numpy(runtime.memory.states["hidden"])
+    return hidden.view(torch.float32).view(-1, width)[:rows].clone()
 
 
 def test_hiddens_and_drafts_are_the_oracles_in_chunks_and_in_decode_steps(

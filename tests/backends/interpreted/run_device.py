@@ -152,7 +152,7 @@ class DeviceTrial(DeriveTrial):
         self._wanted_masks: Masks | None = None
         """What the masks must be when a head looks at them."""
         table = StateTable(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
-        masks = MaskState(states[MASKS], WORDS, driver)
+        masks = MaskState(states[MASKS], driver)
         biases = BiasState(states[BIASES], VOCAB, driver)
         self._biases = states[BIASES].view(torch.float32).view(-1, VOCAB)
         counts = CountState(states[COUNTS], VOCAB, driver)
