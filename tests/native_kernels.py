@@ -3,13 +3,15 @@ compiles without them, for tests that plant faults in torch's operators."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lostwax.backends.cpu.compiler import CpuCompiler
 from lostwax.backends.cpu.driver import CpuDriver
@@ -17,10 +19,13 @@ from lostwax.backends.cpu.library import library_bytes
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.fenced_buffers import FencedBuffers
 from lostwax.backends.runtime.host_memory import HostPlace
 from lostwax.backends.runtime.memory import Place
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Bucket
 from lostwax.ir.contract.target import Target
 
 NATIVE = "cpu_native_"
@@ -36,6 +41,36 @@ def native_driver() -> CpuDriver:
     """A driver that has the library, whatever the launches are of."""
     kernel = build_native(KernelSource(language="cpp", path="native.cpp", symbol="add_f32"))
     return CpuDriver(CPU, lambda _: library_bytes(CPU.arch), {kernel.binary: kernel})
+
+
+Array = NDArray[np.generic]
+_DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.int32): "i32"}
+
+
+def run_native(
+    driver: CpuDriver,
+    lowering: str,
+    given: Mapping[str, Array],
+    results: Mapping[str, Value],
+    real: int | None = None,
+) -> dict[str, Array]:
+    """The results of one of the CPU's lowerings over the rows of a head, `real` of which are (by
+    default all). What it leaves alone is NaN, or -1. AssertionError for a write beside a buffer."""
+    (rows,) = {value.shape[0] for value in results.values()}
+    values = {name: Value(array.shape, _DTYPES[array.dtype]) for name, array in given.items()}
+    (chosen,) = (low for low in lowerings(CPU) if low.name == lowering)
+    with TemporaryDirectory() as folder:
+        match = PlainMatch(
+            CPU, Bucket(rows=rows), values | dict(results), {}, CpuCompiler(CPU), Path(folder)
+        )
+        launches = match.emit(chosen)
+    count = np.array([rows if real is None else real], np.int32)
+    buffers = FencedBuffers(driver, {**given, "num_rows": count}, launches)
+    bound = [driver.bind(launch, buffers.resolve) for launch in launches]
+    for _, thunk in driver.joined(bound):
+        thunk()
+    buffers.check_left()
+    return {name: buffers.read(match.view(name)) for name in results}
 
 
 def driver_of(artifact: Path) -> CpuDriver:
