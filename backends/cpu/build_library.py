@@ -34,17 +34,36 @@ class Level(NamedTuple):
 
 class Build(NamedTuple):
     """A library: for what it is, the least that it asks for, and more that some processors have,
-    whose kernels have a suffix (`KERNEL` in `team.h`), best first."""
+    whose kernels have a suffix (`KERNEL` in `team.h`).
+
+    `archs`: by `Target.arch`, suffixes of the kernels that such artifacts take, best first; what
+    the last one needs they ask for.
+    """
 
     target: str
     least: Level
     more: dict[str, Level]
+    archs: dict[str, tuple[str, ...]]
+
+    def features(self, suffix: str) -> tuple[str, ...]:
+        """What the processor must have for kernels of that suffix, beside the least."""
+        return self.more[suffix].features if suffix else ()
 
 
 _V3 = Level("x86_64_v3", ("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
 _V4 = Level("x86_64_v4", ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
-BUILDS = {"x86-64-v3": Build("x86_64-linux-gnu.2.28", _V3, {"_avx512": _V4})}
-"""By `Target.arch`."""
+# Rounding and fusing in NEON are of armv8.0; v8.2 has the atomics that the threads meet by.
+_V8_2 = Level("generic+v8_2a", ("fp", "asimd", "crc32", "atomics", "asimdrdm"))
+BUILDS = {
+    "x86-64-v3": Build(
+        "x86_64-linux-gnu.2.28",
+        _V3,
+        {"_avx512": _V4},
+        {"x86-64": ("_avx512", ""), "x86-64-v3": ("",), "x86-64-v4": ("_avx512",)},
+    ),
+    "armv8.2-a": Build("aarch64-linux-gnu.2.28", _V8_2, {}, {"armv8.2-a": ("",)}),
+}
+"""By their files' names."""
 
 
 def flags_of(build: Build) -> tuple[str, ...]:
@@ -70,22 +89,30 @@ def built(build: Build) -> bytes:
         return out.read_bytes()
 
 
+def noted(name: str, build: Build, content: bytes) -> dict[str, Library]:
+    """What `library.json` says of a library, by `Target.arch`."""
+    return {
+        arch: Library(
+            file=f"{name}.so",
+            digest=hashlib.sha256(content).hexdigest(),
+            sources=sources_digest(flags_of(build)),
+            compiler=f"ziglang {version('ziglang')}",
+            suffix=suffixes[-1],
+            features=(*build.least.features, *build.features(suffixes[-1])),
+            more={suffix: build.features(suffix) for suffix in suffixes[:-1]},
+        )
+        for arch, suffixes in build.archs.items()
+    }
+
+
 def main() -> None:
     """Build all, write them beside `library.json`."""
     FOLDER.mkdir(exist_ok=True)
     notes: dict[str, Library] = {}
-    for arch, build in BUILDS.items():
+    for name, build in BUILDS.items():
         content = built(build)
-        file = f"{arch}.so"
-        (FOLDER / file).write_bytes(content)
-        notes[arch] = Library(
-            file=file,
-            digest=hashlib.sha256(content).hexdigest(),
-            sources=sources_digest(flags_of(build)),
-            compiler=f"ziglang {version('ziglang')}",
-            features=build.least.features,
-            more={suffix: level.features for suffix, level in build.more.items()},
-        )
+        (FOLDER / f"{name}.so").write_bytes(content)
+        notes |= noted(name, build, content)
     NOTE.write_bytes(msgspec.json.format(msgspec.json.encode(notes)) + b"\n")
 
 

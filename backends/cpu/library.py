@@ -19,14 +19,16 @@ SOURCES = ("*.cpp", "*.h")
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True):
-    """One of them: its file's digest, and the digest of the sources and flags that it was made
-    of. `features` are what the processor must have, by Linux's names; `more`, by the suffix of
-    their symbols, what it must have for kernels that are faster, best first."""
+    """What one instruction set takes of a file: its digest, and the digest of the sources and flags
+    that it was made of. `features` are what the processor must have, by Linux's names, for kernels
+    whose symbols have `suffix`; `more`, by the suffix of theirs, what it must have for kernels that
+    are faster, best first."""
 
     file: str
     digest: str
     sources: str
     compiler: str
+    suffix: str
     features: tuple[str, ...]
     more: dict[str, tuple[str, ...]]
 

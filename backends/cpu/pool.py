@@ -11,14 +11,13 @@ import hashlib
 import os
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from lostwax.backends.cpu.library import libraries
+from lostwax.backends.cpu.processor import processor_features as _processor_features
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import DeviceUnavailable
 from lostwax.backends.runtime.kernel_parameters import PackedParameters
-from lostwax.ir.contract.foreign_file import reason
 
 MOST_THREADS = 255
 
@@ -72,7 +71,8 @@ class NativePool:
             )
         here = _processor_features()
         _require(arch, library.features, here)
-        self._suffix = next((s for s, more in library.more.items() if here >= set(more)), "")
+        better = (suffix for suffix, more in library.more.items() if here >= set(more))
+        self._suffix = next(better, library.suffix)
         self._library = _loaded(content)
         self._library.pool_create.restype = ctypes.c_void_p
         for name in ("pool_create", "pool_destroy", "pool_reserve", "run_step"):
@@ -162,15 +162,3 @@ def _require(arch: str, features: Sequence[str], here: set[str]) -> None:
             f"the artifact's kernels are for {arch}, and this processor lacks"
             f" {', '.join(missing)}; compile the model for another target"
         )
-
-
-def _processor_features() -> set[str]:
-    """By Linux's names. Raises DeviceUnavailable where nothing tells them."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError as error:
-        raise DeviceUnavailable(
-            f"/proc/cpuinfo, which tells what this processor has, cannot be read: {reason(error)}"
-        ) from error
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    return set(lines[0].partition(":")[2].split()) if lines else set()

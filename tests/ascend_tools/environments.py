@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a program this knows its own folder alone
 
-from ascend_tools.emulated import make as make_emulated
+from emulated_python import make as make_emulated
 from tool_environment import make_environment, python_in
 
 ROOT = Path(__file__).parents[2]

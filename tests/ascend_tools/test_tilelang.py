@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ascend_tools.emulated import run
+from emulated_python import run
 from ascend_tools.environments import FOLDER
 
 pytestmark = pytest.mark.ascend

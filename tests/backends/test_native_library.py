@@ -9,7 +9,7 @@ from lostwax.backends.cpu import library, pool
 from lostwax.backends.cpu.build_library import BUILDS, flags_of
 from lostwax.backends.cpu.library import libraries, library_bytes, sources_digest
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
-from lostwax.backends.cpu.target import CPU
+from lostwax.backends.cpu.target import CPU, TARGETS
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import DeviceUnavailable
 from lostwax.backends.runtime.kernel_parameters import PackedParameters
@@ -22,14 +22,23 @@ def _pool() -> NativePool:
     return NativePool(CPU.arch, library_bytes(CPU.arch))
 
 
-@pytest.mark.parametrize("arch", BUILDS)
-def test_it_was_built_of_these_sources(arch: str) -> None:
-    build, noted = BUILDS[arch], libraries()[arch]
-    remedy = "run python -m lostwax.backends.cpu.build_library"
-    assert noted.sources == sources_digest(flags_of(build)), remedy
-    assert noted.features == build.least.features
-    assert noted.more == {suffix: level.features for suffix, level in build.more.items()}
-    assert library_bytes(arch)
+@pytest.mark.parametrize("name", BUILDS)
+def test_it_was_built_of_these_sources(name: str) -> None:
+    build, remedy = BUILDS[name], "run python -m lostwax.backends.cpu.build_library"
+    for arch, suffixes in build.archs.items():
+        noted = libraries()[arch]
+        assert noted.file == f"{name}.so"
+        assert noted.sources == sources_digest(flags_of(build)), remedy
+        assert noted.suffix == suffixes[-1]
+        assert set(noted.features) >= set(build.least.features)
+        assert noted.more == {suffix: build.more[suffix].features for suffix in suffixes[:-1]}
+        assert library_bytes(arch)
+
+
+def test_every_kind_of_kernels_is_some_targets() -> None:
+    for build in BUILDS.values():
+        assert {s for suffixes in build.archs.values() for s in suffixes} == {"", *build.more}
+    assert {target.arch for target in TARGETS} == set(libraries())
 
 
 def test_a_library_that_was_altered_is_refused(

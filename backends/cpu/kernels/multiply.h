@@ -155,15 +155,15 @@ void all_rows(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, i
   for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
     X from = x.behind(r);
     Places<float> to = out.behind(r);
-    // As many sums as registers hold: twice the tiles where a vector is one.
-    const int M = 2 / PER_TILE;
+    // As many sums as registers hold: four vectors a row.
+    const int V = 4 / PER_TILE;
     switch (smaller(rows - r, ROWS_AT_ONCE)) {
     case 1: tiles<1, 4>(from, w, count, to, num_tiles, adds); break;
-    case 2: tiles<2, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    case 3: tiles<3, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    case 4: tiles<4, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    case 5: tiles<5, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    default: tiles<6, 2 * M>(from, w, count, to, num_tiles, adds); break;
+    case 2: tiles<2, V>(from, w, count, to, num_tiles, adds); break;
+    case 3: tiles<3, V>(from, w, count, to, num_tiles, adds); break;
+    case 4: tiles<4, V>(from, w, count, to, num_tiles, adds); break;
+    case 5: tiles<5, V>(from, w, count, to, num_tiles, adds); break;
+    default: tiles<6, V>(from, w, count, to, num_tiles, adds); break;
     }
   }
 }

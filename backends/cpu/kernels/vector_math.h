@@ -7,6 +7,8 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__aarch64__)
+#define LANES 4
 #else
 #define LANES 8
 #endif
@@ -45,7 +47,7 @@ static inline vf sums_of(const vf *v) {
                join2(join1(v[12], v[13]), join1(v[14], v[15])));
   return join8(a, b);
 }
-#else
+#elif LANES == 8
 static inline vf join1(vf a, vf b) {
   return __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) +
          __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
@@ -62,6 +64,14 @@ static inline vf sums_of(const vf *v) {
   return join4(join2(join1(v[0], v[1]), join1(v[2], v[3])),
                join2(join1(v[4], v[5]), join1(v[6], v[7])));
 }
+#else
+static inline vf join1(vf a, vf b) {
+  return __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+}
+static inline vf join2(vf a, vf b) {
+  return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+}
+static inline vf sums_of(const vf *v) { return join2(join1(v[0], v[1]), join1(v[2], v[3])); }
 #endif
 // sums_of: of LANES vectors, each one's sum.
 
@@ -69,8 +79,10 @@ static inline vf sums_of(const vf *v) {
 static inline float sum_of(vf v) {
 #if LANES == 16
   return join8(join4(join2(join1(v, v), v), v), v)[0];
-#else
+#elif LANES == 8
   return join4(join2(join1(v, v), v), v)[0];
+#else
+  return join2(join1(v, v), v)[0];
 #endif
 }
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lostwax.cli.default_target import DEFAULT_TARGET
 from lostwax.cli.named_paths import is_artifact
 from lostwax.cli.option_types import OptionRefused
 
@@ -65,7 +66,7 @@ def require_runnable(path: Path | None, target: str | None) -> None:
         require_target(path, made_for)
         require_device(made_for)
     else:
-        require_device(find_target(target or "cpu")[1])
+        require_device(find_target(target or DEFAULT_TARGET)[1])
 
 
 def require_checkpoint(reader: ArtifactReader, given: Path | None) -> None:

@@ -12,6 +12,7 @@ from lostwax.backends.activation_choice import ActivationChoice
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import result, result_json, say
+from lostwax.cli.default_target import DEFAULT_TARGET
 from lostwax.cli.named_paths import Checkpoint, OutArtifact, OutFolder, Records
 from lostwax.cli.option_types import (
     MORE,
@@ -85,7 +86,7 @@ def compile(
     /,
     *,
     out: Annotated[OutArtifact, Parameter(name=["-o", "--out"])],
-    target: TargetName = "cpu",
+    target: TargetName = DEFAULT_TARGET,
     dtype: Literal["fp32", "bf16"] = "bf16",
     max_context: Count | None = None,
     max_reqs: Count = 8,

@@ -18,10 +18,11 @@ from pathlib import Path
 import lostwax
 from lostwax.backends.runtime.say import say
 from lostwax.cli.compile_apart import CompileFailed, compile_apart
+from lostwax.cli.default_target import DEFAULT_TARGET
 
 NAME = "lostwax-tiny"
 """What the default model is called by servers."""
-FAST_DTYPES = {"cpu": "fp32"}
+FAST_DTYPES = dict.fromkeys(("cpu", "cpu-x86-64-v3", "cpu-x86-64-v4", "cpu-aarch64"), "fp32")
 """By target, what the default model is compiled in, if not in bf16: the CPU's own kernels are fp32,
 so that this is exact and faster there."""
 MAX_KEPT = 8
@@ -51,7 +52,11 @@ def default_checkpoint() -> Path:
 
 
 def default_artifact(
-    *, cache: Path | None = None, target: str = "cpu", dtype: str | None = None, drafts: int = 0
+    *,
+    cache: Path | None = None,
+    target: str = DEFAULT_TARGET,
+    dtype: str | None = None,
+    drafts: int = 0,
 ) -> Path:
     """The default model's artifact, compiled when it is first asked for.
 

@@ -177,10 +177,11 @@ def _connecting(subject: Subject) -> tuple[AbstractAsyncContextManager[Served], 
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.cli.checked_model import require_checkpoint, require_fits, require_runnable
     from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
+    from lostwax.cli.default_target import DEFAULT_TARGET
     from lostwax.cli.named_artifact import named_artifact
 
     require_runnable(subject.artifact, subject.target)
-    target, drafts = subject.target or "cpu", subject.drafts or 0
+    target, drafts = subject.target or DEFAULT_TARGET, subject.drafts or 0
     if is_default := subject.artifact is None:
         artifact = default_artifact(
             cache=subject.cache, target=target, dtype=subject.dtype, drafts=drafts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import result, result_json
+from lostwax.cli.default_target import DEFAULT_TARGET
 from lostwax.cli.named_paths import Model, is_artifact
 from lostwax.cli.option_types import MORE, Count, Json, OptionRefused, Pages, TargetName
 
@@ -72,7 +73,8 @@ def plan(
         found = plan_memory(path, num_pages)
     else:
         sizes = Sizes(max_context=max_context, max_tokens=max_tokens or 512, max_reqs=max_reqs or 8)
-        with _compiled(path / "config.json", target or "cpu", dtype or "bf16", sizes) as artifact:
+        config, target = path / "config.json", target or DEFAULT_TARGET
+        with _compiled(config, target, dtype or "bf16", sizes) as artifact:
             found = plan_memory(artifact, num_pages)
     if json_:
         sums = {"cache": found.cache, "total": found.total, "beyond": found.beyond}

@@ -25,6 +25,7 @@ from lostwax.cli.decided import (
     require_default,
 )
 from lostwax.cli.default_model import FAST_DTYPES, NAME, default_artifact, default_checkpoint
+from lostwax.cli.default_target import DEFAULT_TARGET
 from lostwax.cli.named_artifact import named_artifact
 from lostwax.cli.named_paths import Checkpoint, File, Model, OutFolder, is_artifact
 from lostwax.cli.option_types import (
@@ -251,7 +252,7 @@ def serve(
     template = decided.chat_template and named_template(decided.chat_template)
     path, drafts = named_model(path, decided), given_drafts(drafts, decided)
     if path is None or not is_artifact(path):
-        usual = "bf16" if path else FAST_DTYPES.get(target or "cpu", "bf16")
+        usual = "bf16" if path else FAST_DTYPES.get(target or DEFAULT_TARGET, "bf16")
         require_default(path, dtype or usual, decided)
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
     require_origins(allow_origin or ())
@@ -259,14 +260,13 @@ def serve(
     tls = _tls(ssl_certfile, ssl_keyfile)
     require_may_listen(host, port, insecure=insecure or bool(keys))
     require_runnable(path, target)
+    target = target or DEFAULT_TARGET
     if path is None:
         checkpoint = default_checkpoint()
         served_model_name = served_model_name or NAME
-        artifact = default_artifact(
-            cache=cache, target=target or "cpu", dtype=dtype, drafts=drafts or 0
-        )
+        artifact = default_artifact(cache=cache, target=target, dtype=dtype, drafts=drafts or 0)
     else:
-        artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
+        artifact = named_artifact(path, target, dtype or "bf16", drafts or 0)
     require_decided(ArtifactReader(artifact), decided)
     chats = chat_settings(artifact, template, decided)
     require_within(

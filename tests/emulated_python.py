@@ -1,9 +1,9 @@
-"""Makes an environment of another processor's Python: tilelang-ascend is published for arm64 only.
+"""Makes an environment of another processor's Python, for what runs on arm64 only.
 
 Debian's debootstrap loads packages of both releases, which are unpacked without being installed:
-Python 3.11 and its libraries of Debian 12, and of Debian 13 the C and C++ libraries that TileLang's
-wheel wants. pip loads wheels for that processor; qemu-user interprets. No privileges but those that
-debootstrap asks for, and nothing of the host is changed.
+Python 3.11 and its libraries of Debian 12, and of Debian 13 the C and C++ libraries that newer
+wheels want. pip loads wheels for that processor; qemu-user interprets. No privileges but those that
+debootstrap asks for, and nothing of the host is changed. Knows no package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PYTHON_311 = (
@@ -20,7 +21,7 @@ PYTHON_311 = (
     "libncursesw6",
 )  # fmt: skip
 NEWER = ("libc6", "libstdc++6", "libgcc-s1")
-"""Of Debian 13: the wheel wants GLIBCXX_3.4.32."""
+"""Of Debian 13: TileLang's wheel wants GLIBCXX_3.4.32."""
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 EMULATOR = "qemu-aarch64-static"
 
@@ -66,12 +67,19 @@ def _unpack(archives: list[Path], root: Path) -> None:
         subprocess.run(["dpkg-deb", "-x", archive, root], check=True)
 
 
-def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the environment's Python under emulation."""
+def run(
+    folder: Path, *arguments: object, also: Sequence[Path] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the environment's Python under emulation; `also`: folders to import from, beside its
+    own."""
     root = folder / "root"
     command = [EMULATOR, "-L", root, root / "usr" / "bin" / "python3.11"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS")}
-    environment = kept | {"PYTHONPATH": str(folder / "site"), "LD_LIBRARY_PATH": ""}
+    environment = kept | {
+        "PYTHONPATH": os.pathsep.join(map(str, (folder / "site", *also))),
+        "LD_LIBRARY_PATH": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return subprocess.run(
         [*map(str, command), *map(str, arguments)],
         env=environment,
