@@ -11,13 +11,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from lostwax.backends.runtime.weight_steps import Numbers, Values
 from lostwax.ir.contract.probe import Given, GivenWeight
 from lostwax.ir.contract.view import View
+
+if TYPE_CHECKING:  # the gateway asks for a driver's errors alone: numpy takes a tenth of a second
+    from numpy.typing import NDArray
 
 Buffer: TypeAlias = Any
 """u8 [bytes], a numpy array or a torch tensor; `nbytes` is its size."""
@@ -27,7 +28,7 @@ Table: TypeAlias = Any
 """Rows of a buffer, as words: a numpy array or a torch tensor [rows, words]."""
 Index: TypeAlias = Any
 """Row numbers, as the kind indexes with them."""
-Array: TypeAlias = NDArray[Any]
+Array: TypeAlias = "NDArray[Any]"
 
 
 class Place(Protocol):

@@ -111,7 +111,8 @@ def test_of_equal_numbers_the_smallest_is_taken() -> None:
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -138,10 +139,10 @@ def test_timing_real_steps_changes_no_answer(
 
 @pytest.mark.usefixtures("two_threads")
 def test_each_step_runs_on_its_threads(
-    small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
+    torch_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "choose_threads", lambda *_, **__: StepThreads(1, 2, 2))  # pyright: ignore[reportUnknownLambdaType]
-    runtime = _load(small_artifact)
+    runtime = _load(torch_artifact)
     runtime.choose_threads()
     for rows, threads in ((64, 2), (3, 1), (64, 2)):
         runtime.run(plan([1] * rows, 0))

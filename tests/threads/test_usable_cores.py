@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 
-from lostwax.backends.runtime.usable_cores import usable_cores
+from lostwax.backends.runtime import usable_cores as module
+from lostwax.backends.runtime.usable_cores import usable_cores, usable_threads
 
 
 @pytest.fixture
@@ -59,3 +61,15 @@ def test_without_control_groups_the_affinity_holds(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7})  # pyright: ignore[reportUnknownLambdaType]
     assert usable_cores(tmp_path, tmp_path / "none") == 2
+
+
+@pytest.mark.usefixtures("many_cores")
+@pytest.mark.parametrize(
+    ("told", "threads"), [("3", 3), ("4,2", 4), ("99", 16), ("", 16), ("0", 16), ("many", 16)]
+)
+def test_openmps_variable_bounds_threads(
+    monkeypatch: pytest.MonkeyPatch, told: str, threads: int
+) -> None:
+    monkeypatch.setattr(module, "_quotas", lambda *_: [math.inf])  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert usable_threads() == threads
