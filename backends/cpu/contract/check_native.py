@@ -51,9 +51,9 @@ def check_native(launch: KernelLaunch, num_pages: Callable[[View], int]) -> tupl
     own = [each for each in rule.parameters if not isinstance(each, Appended)]
     count = len(launch.params)
     _require(len(own) == count, rule, f"takes {len(own)} parameters, is given {count}")
-    given = list(zip(own, launch.params, strict=True))
+    given = zip(own, launch.params, strict=True)
     views = {p.name: held.view for p, held in given if isinstance(held, Pointer)}
-    numbers = Numbers({p.name: _number(rule, p, held) for p, held in given})
+    numbers = numbers_of(rule, launch)
     for demand in rule.demands:
         _require(demand.holds(numbers), rule, f"wants {demand.text}, is given {numbers}")
     chunks = rule.chunks(numbers)
@@ -73,6 +73,12 @@ def check_native(launch: KernelLaunch, num_pages: Callable[[View], int]) -> tupl
     return tuple(_appended(rule, each, views[each.cache], num_pages) for each in added)
 
 
+def numbers_of(rule: Rule, launch: KernelLaunch) -> Numbers:
+    """The integers that the artifact gives, by name. Raises Unfit for parameters of other kinds."""
+    given = zip(rule.parameters, launch.params, strict=False)  # the appended ones lie behind
+    return Numbers({parameter.name: _number(rule, parameter, each) for parameter, each in given})
+
+
 def _number(rule: Rule, parameter: Parameter, given: Given) -> int:
     """The parameter's value where it is an integer, else whether it is a pointer."""
     name = parameter.name
@@ -88,15 +94,15 @@ def _number(rule: Rule, parameter: Parameter, given: Given) -> int:
             return given.value
         case Real():
             _require(isinstance(given, Scalar) and given.kind == "f32", rule, f"{name} is no f32")
-            return 0
+            return False
         case Nothing():
             _require(isinstance(given, Null), rule, f"{name} is not null")
-            return 0
+            return False
         case Memory(may_be_null=True) if isinstance(given, Null):
-            return 0
+            return False
         case _:
             _require(isinstance(given, Pointer), rule, f"{name} is no pointer")
-            return 1
+            return True
 
 
 def _check_memory(rule: Rule, parameter: Parameter, view: View, numbers: Numbers) -> None:
