@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from lostwax.backends.cpu.contract.check_native import check_native, numbers_of
+from lostwax.backends.cpu.contract.check_native import appended, check_native, numbers_of
 from lostwax.backends.cpu.contract.rule import RealRows
 from lostwax.backends.cpu.contract.rules import RULES
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
@@ -86,7 +86,8 @@ def _fill(memory: Guarded, view: View, rows: int | None, rng: np.random.Generato
 
 def run_guarded(launch: KernelLaunch, address: int, rng: np.random.Generator) -> None:
     """Run a kernel by its address on one thread, as the driver would."""
-    added = check_native(launch, lambda view: PAGES)
+    check_native(launch)
+    added = appended(launch, lambda view: PAGES)
     rule = RULES[launch.symbol]
     numbers = numbers_of(rule, launch)
     held: list[Guarded] = []

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guarded_launch import PAGES, described, harmed, run_guarded
+from guarded_launch import described, harmed, run_guarded
 from msgspec import structs
 from native_kernels import build_native, native_driver
 from native_samples import sample
 from small_fixtures import Compiled
 
 from lostwax.backends.cpu import pool
-from lostwax.backends.cpu.contract.check_native import Unfit, check_native
+from lostwax.backends.cpu.contract.check_native import Unfit, appended, check_native
 from lostwax.backends.cpu.contract.rule import MOST, Memory, Rule
 from lostwax.backends.cpu.contract.rule import Parameter as Wanted
 from lostwax.backends.cpu.contract.rules import RULES
@@ -140,7 +140,7 @@ def _with(launch: KernelLaunch, changes: dict[int, Parameter]) -> KernelLaunch:
 
 def _refusal(launch: KernelLaunch) -> str | None:
     try:
-        check_native(launch, lambda view: PAGES)
+        check_native(launch)
     except Unfit as error:
         return str(error)
     return None
@@ -170,20 +170,23 @@ def test_less_scratch_than_a_thread_takes_is_refused() -> None:
         if launch.shared_bytes:
             less = structs.replace(launch, shared_bytes=launch.shared_bytes - 1)
             with pytest.raises(Unfit, match=rf"{symbol}.*{launch.shared_bytes} bytes of scratch"):
-                check_native(less, lambda view: PAGES)
+                check_native(less)
 
 
 def test_a_cache_without_pages_is_refused() -> None:
     with pytest.raises(Unfit, match="attend_f32: cache has no pages"):
-        check_native(sample("attend_f32", np.random.default_rng(1)), lambda view: 0)
+        appended(sample("attend_f32", np.random.default_rng(1)), lambda view: 0)
 
 
 def test_the_driver_names_lowering_kernel_number_and_remedy() -> None:
     driver, launch = native_driver(), sample("add_f32", np.random.default_rng(1))
     source = KernelSource(language="cpp", path="native.cpp", symbol="add_f32")
     launch = structs.replace(launch, binary=build_native(source).binary)
-    wider = _with(launch, {6: Scalar("i32", 1000)})
-    wanted = r"cpu_native_sample: native kernel add_f32: touches \d+ bytes of a, which has \d+, by T .* a_row 1000,.*recompile"
+    wider = _with(launch, dict.fromkeys((4, 8), Scalar("i32", 1000)))
+    wanted = (
+        r"cpu_native_sample: native kernel add_f32: touches \d+ bytes of a, which has \d+, by"
+        r" T 1000, .*; recompile"
+    )
     with pytest.raises(ArtifactError, match=wanted):
         driver.bind(wider, lambda view: torch.zeros(1))
     unknown = structs.replace(launch, symbol="pool_destroy")
@@ -195,4 +198,4 @@ def test_a_kernel_without_a_rule_is_not_launched(monkeypatch: pytest.MonkeyPatch
     launch = sample("add_f32", np.random.default_rng(1))
     monkeypatch.delitem(RULES, "add_f32")
     with pytest.raises(Unfit, match="no native kernel 'add_f32'"):
-        check_native(launch, lambda view: PAGES)
+        check_native(launch)
