@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.cpu.contract.check_native import Unfit, check_native
+from lostwax.backends.cpu.contract.check_native import Unfit, appended, check_native
 from lostwax.backends.cpu.heap import keep_freed_memory
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.presence import require_processor
@@ -50,6 +50,8 @@ class CpuDriver:
         self._kernels = kernels
         self._compiled = compiled
         self._pools: dict[str, NativePool] = {}
+        self._kept: dict[int, KernelLaunch] = {}
+        """Launches that keep their kernels' rules, by id."""
         self._threads = usable_threads()
         self._calls_torch = False
 
@@ -81,7 +83,7 @@ class CpuDriver:
         if isinstance(launch, HostCall):
             return self._bind_torch(launch, resolve)
         pool = self._pool(launch.binary)
-        added = _checked(launch, resolve)
+        added = self._checked(launch, resolve)
         parameters, places = over_memory((*launch.params, *added), resolve, _no_tensor_map)
         kernel = pool.kernel(launch.symbol)
         native = NativeLaunch(kernel, parameters, launch.shared_bytes, places)
@@ -137,6 +139,16 @@ class CpuDriver:
     def synchronize(self) -> None:
         """Nothing is asynchronous."""
 
+    def _checked(self, launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
+        """What stands behind the launch's parameters; all layers of a block share the launch."""
+        try:
+            if self._kept.get(id(launch)) is not launch:
+                check_native(launch)
+                self._kept[id(launch)] = launch
+            return appended(launch, lambda view: resolve(view).shape[0])
+        except Unfit as error:
+            raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error
+
     def _pool(self, binary: str) -> NativePool:
         if binary not in self._compiled:
             raise ArtifactError(
@@ -146,13 +158,6 @@ class CpuDriver:
             self._pools[binary] = NativePool(self._target.arch, self._kernels(binary))
             self._pools[binary].use_threads(self._threads)
         return self._pools[binary]
-
-
-def _checked(launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
-    try:
-        return check_native(launch, lambda view: resolve(view).shape[0])
-    except Unfit as error:
-        raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error
 
 
 def _no_tensor_map(tensor_map: TensorMap, address: int, extents: tuple[int, ...]) -> bytes:

@@ -40,10 +40,9 @@ ANY_FILE = "/art"
 
 
 @pytest.fixture(scope="module")
-def art(torch_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that a test changes and puts back. It has no native launches: nothing bounds the
-    numbers that a foreign artifact gives those (docs/security.md)."""
-    return shutil.copytree(torch_artifact.artifact, tmp_path_factory.mktemp("hostile") / "art")
+def art(small_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that a test changes and puts back."""
+    return shutil.copytree(small_artifact.artifact, tmp_path_factory.mktemp("hostile") / "art")
 
 
 def reseal(art: Path, name: str) -> None:
