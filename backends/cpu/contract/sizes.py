@@ -21,3 +21,5 @@ PART_BYTES = 24
 """`Part` of `kernels/row_parts.h`."""
 BINS, BIN_BYTES, ID_BYTES = 128, 16, 16
 """Of a part, and their `Bin` and `Id`, in `kernels/nucleus.cpp`."""
+MOST_PAIRS = 512
+"""That `kernels/rope.cpp` turns."""

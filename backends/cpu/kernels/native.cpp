@@ -9,4 +9,5 @@
 #include "lookup.cpp"
 #include "nucleus.cpp"
 #include "products.cpp"
+#include "rope.cpp"
 #include "rows.cpp"

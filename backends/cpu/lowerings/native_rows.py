@@ -1,8 +1,6 @@
-"""What is done to each row by itself: norms, rotations, cache rows, the router. Native kernels."""
+"""What is done to each row by itself: norms, cache rows, the router. Native kernels."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from xdsl.irdl import IRDLOperation
 
@@ -19,11 +17,9 @@ from lostwax.backends.cpu.lowerings.native_calls import (
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import Emit
 from lostwax.backends.portable.lowerings.norms import ADD_CAST_NORM, ADD_NORM, ADD_NORM_LAST
-from lostwax.backends.portable.lowerings.prepared import rope_table
 from lostwax.backends.predicates import Predicate
 from lostwax.ir.contract.program import Launch
-from lostwax.ir.contract.step_kernel import Prepared
-from lostwax.ir.dialects.core import AddOp, LayerNormOp, RmsNormOp, RopeOp
+from lostwax.ir.dialects.core import AddOp, LayerNormOp, RmsNormOp
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.dialects.moe import RouteOp
 from lostwax.ir.region import Region
@@ -85,25 +81,6 @@ def _add_norm(name: str, pattern: Region, total: str | None) -> Lowering:
     )
 
 
-def _emit_rotate(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    x, out = match.view("x"), match.view("op.out")
-    rows, *heads, width = match.shape("x")
-    x_head, out_head = (x.strides[1], out.strides[1]) if heads else (0, 0)
-    return (
-        native(
-            match, "cpu_native_rope", symbol("rotate", match, "x"), x, match.step("table"), out,
-            num_rows(match), rows, *(heads or [1]), width, int(match.attr("op", "offset")),
-            int(match.attr("op", "dim")), int(match.attr("op", "interleaved")),
-            x.strides[0], x_head, out.strides[0], out_head,
-        ),
-    )  # fmt: skip
-
-
-def _of_step_rows(match: Match) -> str | None:
-    rows = match.shape("x")[0]
-    return None if rows == match.bucket.tokens else f"x has {rows} rows, the step's table has more"
-
-
 def _emit_append(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     cache = match.view("cache_in")
     first, *others = match.views("rows")
@@ -154,19 +131,12 @@ def _emit_route(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     )  # fmt: skip
 
 
-def _lowering(
-    name: str,
-    op: type[IRDLOperation],
-    emit: Emit,
-    when: Predicate,
-    prepare: Callable[[Match, Knobs], tuple[Prepared, ...]] = lambda match, knobs: (),
-) -> Lowering:
+def _lowering(name: str, op: type[IRDLOperation], emit: Emit, when: Predicate) -> Lowering:
     return Lowering(
         name=name,
         pattern=Region.single(op),
         emit=emit,
         when=ON_HOST & when,
-        prepare=prepare,
         row_invariant=True,
         work=_work,
     )
@@ -191,13 +161,6 @@ NATIVE_ROWS = (
     _add_norm("cpu_native_add_cast_norm", ADD_CAST_NORM, "residual"),
     _add_norm("cpu_native_add_norm", ADD_NORM, "sum"),
     _add_norm("cpu_native_add_norm_last", ADD_NORM_LAST, None),
-    _lowering(
-        "cpu_native_rope",
-        RopeOp,
-        _emit_rotate,
-        alike("x op.out") & P.of_rows("x") & Predicate(_of_step_rows),
-        prepare=rope_table,
-    ),
     _lowering(
         "cpu_native_append",
         AppendOp,
