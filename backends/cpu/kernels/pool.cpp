@@ -89,10 +89,11 @@ bool wait_for(const Team &team) {
 // Take part in a step from the launch on to which the caller has come.
 void walk(Pool *pool, int thread) {
   uint64_t at = __atomic_load_n(&pool->at, __ATOMIC_ACQUIRE);
-  List *list = __atomic_load_n(&pool->list, __ATOMIC_RELAXED);
+  List *list = __atomic_load_n(&pool->list, __ATOMIC_ACQUIRE); // perhaps of the step behind `at`'s
   char *scratch = __atomic_load_n(&pool->scratch, __ATOMIC_SEQ_CST);
   Progress *progress = __atomic_load_n(&pool->progress, __ATOMIC_SEQ_CST);
-  Team team = {(uint32_t)(at >> 32), 0, false, nullptr, scratch + thread * pool->scratch_bytes};
+  int64_t scratch_bytes = __atomic_load_n(&pool->scratch_bytes, __ATOMIC_RELAXED);
+  Team team = {(uint32_t)(at >> 32), 0, false, nullptr, scratch + thread * scratch_bytes};
   for (int64_t i = (uint32_t)at; i < list->count; i++) {
     team.progress = progress + i;
     list->records[i].kernel(list->records[i].params, &team);
@@ -208,7 +209,7 @@ int pool_reserve(Pool *pool, int64_t launches, int64_t scratch) {
     char *before = __atomic_exchange_n(&pool->scratch, more, __ATOMIC_SEQ_CST);
     wait_for_workers(pool);
     free(before);
-    pool->scratch_bytes = scratch;
+    __atomic_store_n(&pool->scratch_bytes, scratch, __ATOMIC_RELAXED);
   }
   return 0;
 }
@@ -221,7 +222,7 @@ void run_step(Pool *pool, List *list, int threads) {
     __atomic_store_n(&pool->progress[i].taken, none, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->progress[i].done, none, __ATOMIC_RELAXED);
   }
-  __atomic_store_n(&pool->list, list, __ATOMIC_RELAXED);
+  __atomic_store_n(&pool->list, list, __ATOMIC_RELEASE);
   __atomic_store_n(&pool->at, none, __ATOMIC_RELEASE);
   threads = threads < pool->most ? threads : pool->most;
   if (threads > 1)

@@ -58,8 +58,10 @@ static inline int64_t integer(void **params, int index) { return *(int32_t *)par
 static inline float number(void **params, int index) { return *(float *)params[index]; }
 
 // Rows that a step really has, of the `most` that the program is compiled for, whatever lies there.
+// Read before a chunk is taken, so perhaps by a thread that comes late while the next step's number
+// is written: it then takes nothing, and needs no order but that the number is read whole.
 static inline int64_t real_rows(void **params, int index, int64_t most) {
-  int64_t rows = *pointer<int32_t>(params, index);
+  int64_t rows = __atomic_load_n(pointer<int32_t>(params, index), __ATOMIC_RELAXED);
   return rows < 0 ? 0 : rows < most ? rows : most;
 }
 
