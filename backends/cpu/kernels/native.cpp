@@ -4,5 +4,7 @@
 #include "attention.cpp"
 #include "experts.cpp"
 #include "indexer.cpp"
+#include "indexer_fp8.cpp"
 #include "products.cpp"
+#include "quantise.cpp"
 #include "rows.cpp"

@@ -11,6 +11,7 @@ from lostwax.backends.predicates import Predicate
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Null, Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, View
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, BlockScale
 
 Argument = View | int | float | None
 
@@ -20,8 +21,10 @@ ROW_BLOCK, K_BLOCK, GROUP = 48, 512, 64
 """Rows, places of a sum and columns of a chunk of a product, as `kernels/multiply.h` cuts them."""
 ROOM_BYTES = 4 * (ROW_BLOCK * K_BLOCK + K_BLOCK * GROUP + 2 * ROW_BLOCK * GROUP)
 """Its `Room`: x and a weight as f32, two products before they are rounded."""
-SHORT = {"f8E4M3FN": "f8"}
-"""Element types as kernels' symbols name them, where that is otherwise."""
+SCALED = {("f8E4M3FN", FP8_BLOCKS): "f8", ("f8E4M3FN", FP8_ROW_BLOCKS): "q8"}
+"""Types of values with scales as kernels' symbols name them: weights in the square blocks of
+DeepSeek's checkpoints, activations with a scale for such a block's columns of a row. The third,
+`s8`, is int8 with a scale a row, whose width the layout says."""
 
 _HAS_LIBRARY = Predicate(
     lambda match: (
@@ -34,13 +37,10 @@ ON_HOST = P.not_captured() & P.host_memory() & _HAS_LIBRARY
 
 
 def of_types(values: str, *wanted: str) -> Predicate:
-    """The values' element types are one of the lists that are wanted, as kernels' symbols name
-    them. `f8` has a scale for each square block of DeepSeek's checkpoints, all others have none."""
+    """The values' types are one of the lists that are wanted, as kernels' symbols name them: those
+    with scales by these, too (`SCALED`), all others by their elements alone."""
     names = values.split()
-    found = Predicate(lambda match: _other_types(match, names, wanted))
-    for name in names:
-        found = found & Predicate(lambda match, name=name: _other_scales(match, name))
-    return found
+    return Predicate(lambda match: _other_types(match, names, wanted))
 
 
 def alike(values: str) -> Predicate:
@@ -50,26 +50,25 @@ def alike(values: str) -> Predicate:
 
 
 def _other_types(match: Match, names: list[str], wanted: tuple[str, ...]) -> str | None:
-    got = " ".join(_short(match, name) for name in names)
+    got = " ".join(type_name(match, name) for name in names)
     if got in wanted:
         return None
     return f"{', '.join(names)} are {got}, wants {' or '.join(wanted)}"
 
 
-def _other_scales(match: Match, name: str) -> str | None:
-    blocks = P.weight_blocks(name) if match.is_scaled(name) else P.ALWAYS
-    if match.is_scaled(name) != (_short(match, name) == "f8"):
-        return f"{name} is {match.dtype(name)} with{'' if match.is_scaled(name) else 'out'} scales"
-    return blocks.refusal(match)
-
-
-def _short(match: Match, name: str) -> str:
-    return SHORT.get(match.dtype(name), match.dtype(name))
+def type_name(match: Match, value: str) -> str:
+    """A tensor's type as kernels' symbols name it; a sentence where none reads it."""
+    dtype, scale = match.dtype(value), match.scale(value)
+    if scale is None:
+        return dtype
+    if scale == BlockScale(rows=1, cols=match.shape(value)[-1], dtype="f32") and dtype == "si8":
+        return "s8"
+    return SCALED.get((dtype, scale), f"{dtype} {scale}")
 
 
 def symbol(kernel: str, match: Match, values: str) -> str:
-    """A kernel's symbol by the values' element types, which are said once where all are one."""
-    types = [_short(match, name) for name in values.split()]
+    """A kernel's symbol by the values' types, which are said once where all are one."""
+    types = [type_name(match, name) for name in values.split()]
     return "_".join((kernel, *(types[:1] if len(set(types)) == 1 else types)))
 
 
