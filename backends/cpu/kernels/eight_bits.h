@@ -32,7 +32,10 @@ static inline vu f8_codes(vf x) {
   return sign | (vu)chosen((vi)(x == x), (vf)found, (vf)(vu{} + 0x7f));
 }
 static inline void store(f8 *to, vf x) { *(vb *)to = __builtin_convertvector(f8_codes(x), vb); }
-static inline void store(f8 *to, float x) { to->bits = (uint8_t)f8_codes(same(x))[0]; }
+static inline void store(f8 *to, float x) {
+  vf held = {x}; // not `same`, which makes 0 of -0
+  to->bits = (uint8_t)f8_codes(held)[0];
+}
 
 // The largest magnitude; NaN where one is.
 template <typename T> static inline float block_amax(const T *x, int64_t count) {
@@ -52,12 +55,12 @@ template <typename T> static inline float block_amax(const T *x, int64_t count) 
   return found;
 }
 
-// The scale of a block; with `powers` the power of two that is not below it.
+// The scale of a block; with `powers` the power of two that is not below it. NaN and infinity stay.
 static inline float block_scale(float amax, bool powers) {
   float scale = (amax < LEAST_AMAX ? LEAST_AMAX : amax) / F8_MOST;
   uint32_t bits = __builtin_bit_cast(uint32_t, scale);
   uint32_t above = (bits >> 23) + ((bits & 0x7fffff) != 0);
-  return powers ? __builtin_bit_cast(float, above << 23) : scale;
+  return powers && above < 255 ? __builtin_bit_cast(float, above << 23) : scale;
 }
 
 // One block of a row as e4m3, and its scale.
