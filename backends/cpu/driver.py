@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 
 from lostwax.backends.cpu import BACKEND
+from lostwax.backends.cpu.contract.check_native import Unfit, check_native
 from lostwax.backends.cpu.heap import keep_freed_memory
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.presence import presence
@@ -17,8 +18,8 @@ from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.kernel_parameters import over_memory
 from lostwax.backends.runtime.torch_build import torch_build
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.parameter import TensorMap
-from lostwax.ir.contract.program import HostCall, Launch
+from lostwax.ir.contract.parameter import Scalar, TensorMap
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 from lostwax.ir.contract.target import Target
 
 
@@ -44,7 +45,8 @@ class CpuDriver(HostDriver):
         if isinstance(launch, HostCall):
             return super().bind(launch, resolve)
         pool = self._pool(launch.binary)
-        parameters, tensors = over_memory(launch.params, resolve, _no_tensor_map)
+        added = _checked(launch, resolve)
+        parameters, tensors = over_memory((*launch.params, *added), resolve, _no_tensor_map)
         kernel = pool.kernel(launch.symbol)
         native = NativeLaunch(kernel, parameters, launch.shared_bytes, tensors)
         return StepList(pool, (native,))
@@ -78,6 +80,13 @@ class CpuDriver(HostDriver):
             self._pools[binary] = NativePool(self._target.arch, self._kernels(binary))
             self._pools[binary].use_threads(self._threads)
         return self._pools[binary]
+
+
+def _checked(launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
+    try:
+        return check_native(launch, lambda view: resolve(view).shape[0])
+    except Unfit as error:
+        raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error
 
 
 def _no_tensor_map(tensor_map: TensorMap, address: int, extents: tuple[int, ...]) -> bytes:

@@ -267,6 +267,7 @@ template <typename L> void attend(void **params, Team *team) {
   int64_t latent = integer(params, 11), width = latent + integer(params, 10);
   int64_t most = integer(params, 12), requests = integer(params, 13), pages = integer(params, 14);
   int64_t page_tokens = integer(params, 15), groups = parts(num_heads, HEADS);
+  int64_t num_pages = integer(params, 16), seen = pages * page_tokens;
   L form = {latent, width};
   float *scores = (float *)team->scratch;
   const T **cached = (const T **)(scores + HEADS * most);
@@ -275,11 +276,15 @@ template <typename L> void attend(void **params, Team *team) {
     const float *own_q = q + (r * num_heads + first) * width;
     float *to = context + (r * num_heads + first) * latent;
     Cached<T> own = {cache, table + request_of(starts, requests, r) * pages, page_tokens,
-                     form.places()};
+                     form.places(), num_pages};
     int64_t count = 0;
     if (selection)
-      for (; count < most && selection[r * most + count] >= 0; count++)
-        cached[count] = own[selection[r * most + count]];
+      for (; count < most; count++) {
+        int64_t position = selection[r * most + count];
+        if (!is_of(position, seen))
+          break;
+        cached[count] = own[position];
+      }
     else
       for (; count < most && count <= positions[r]; count++)
         cached[count] = own[count];
@@ -330,10 +335,11 @@ KERNEL_OF(absorb_bf16_f8, absorb<bf16, f8>)
 KERNEL_OF(absorb_f32_f8, absorb<float, f8>)
 
 // context [T, H, latent]: attention of q over each row's selected positions [T, K], ascending and
-// then -1, or, without a selection, over the first K that it sees; zeros where there are none. By
-// the cache's layout.
+// then -1 (or one that the page table does not have), or, without a selection, over the first K that
+// it sees; zeros where there are none. By the cache's layout.
 // Parameters: q, cache, selection or null, positions, q_starts, page_table, context, num_rows, T, H,
-// rope, latent, K, B, pages, page_tokens. Scratch: 4 K floats, then K addresses.
+// rope, latent, K, B, pages, page_tokens; the driver adds the cache's pages. Scratch: 4 K floats,
+// then K addresses.
 KERNEL_OF(attend_f32, attend<Plain<float>>)
 KERNEL_OF(attend_bf16, attend<Plain<bf16>>)
 KERNEL_OF(attend_fp8_576, attend<Plain<f8>>)

@@ -10,12 +10,13 @@ namespace {
 struct ScaledKeys {
   const uint8_t *cache;
   const int32_t *pages;
-  int64_t page_tokens, dim;
+  int64_t page_tokens, dim, num_pages;
   bool is_paged;
   void widen(int64_t position, float *to) const {
     int64_t scale_bytes = 4 * parts(dim, UNDER_A_SCALE), token = position % page_tokens;
+    int64_t own = pages[position / page_tokens];
     const uint8_t *page =
-        cache + pages[position / page_tokens] * page_tokens * (dim + scale_bytes);
+        cache + (is_of(own, num_pages) ? own : 0) * page_tokens * (dim + scale_bytes);
     const uint8_t *key = page + token * (is_paged ? dim : dim + scale_bytes);
     const uint8_t *scales = is_paged ? page + page_tokens * dim + token * scale_bytes : key + dim;
     for (int64_t i = 0; i < dim; i += UNDER_A_SCALE)
@@ -38,6 +39,7 @@ void logits_fp8(void **params, Team *team) {
   int64_t many = integer(params, 17), q_row = integer(params, 18), q_head = integer(params, 19);
   int64_t w_row = integer(params, 20);
   int64_t scale_row = integer(params, 23), scale_head = integer(params, 24);
+  int64_t num_pages = integer(params, 26);
   bool is_paged = integer(params, 25);
   float scale = number(params, 21), *keys = (float *)team->scratch;
   float *wide_q = keys + SPAN * dim, *room = wide_q + heads * dim;
@@ -45,16 +47,18 @@ void logits_fp8(void **params, Team *team) {
   Asked asked = {filled, dim, room, room + filled * dim};
   int64_t spans = parts(most, SPAN), groups = parts(larger(rows, 0), many);
   const int32_t here = 0;
-  Cached<float> held = {keys, &here, SPAN, dim}; // a page of its own
+  Cached<float> held = {keys, &here, SPAN, dim, 1}; // a page of its own
   for (int64_t c; (c = take(team, groups * spans)) >= 0;) {
     int64_t first = c % groups * many, begin = c / groups * SPAN;
     int64_t request = -1, widened = 0; // whose keys are held, and to which position
     for (int64_t row = first; row < smaller(first + many, rows); row++) {
-      int64_t r = before + row, end = smaller(begin + SPAN, positions[r] + 1);
-      if (positions[r] < k || begin >= end)
+      int64_t r = before + row, sees = positions[r];
+      int64_t end = smaller(smaller(begin + SPAN, most), sees + 1);
+      if (sees < k || begin >= end)
         continue;
       int64_t own = request_of(starts, requests, r);
-      ScaledKeys cached = {cache, table + own * pages, page_tokens, dim, is_paged};
+      ScaledKeys cached = {cache, table + own * pages, page_tokens, dim, num_pages,
+                           is_paged};
       for (int64_t p = own == request ? widened : begin; p < end; p++)
         cached.widen(p, keys + (p - begin) * dim);
       widened = own == request ? larger(widened, end) : end;
@@ -74,5 +78,5 @@ void logits_fp8(void **params, Team *team) {
 
 // As index_logits, of e4m3 with scales.
 // Parameters: those of index_logits, then the scales of q, their row and head, whether pages hold
-// keys before scales. Scratch: SPAN keys and the heads of a row as f32, then as index_logits.
+// keys before scales; the driver adds the cache's pages. Scratch: SPAN keys and the heads of a row as f32, then as index_logits.
 KERNEL_OF(index_logits_fp8, logits_fp8)

@@ -69,14 +69,16 @@ template <typename T> void append_scaled(void **params, Team *team) {
   const T *rest = pointer<T>(params, 4);
   int64_t rows = real_rows(params, 5, integer(params, 6)), width = integer(params, 7);
   int64_t scale_bytes = 4 * integer(params, 8), many = integer(params, 9);
-  int64_t page_tokens = integer(params, 10);
-  int64_t values_row = integer(params, 11), scales_row = integer(params, 12);
-  int64_t rest_row = integer(params, 13), row_bytes = width + scale_bytes + 2 * many;
+  int64_t page_tokens = integer(params, 10), is_paged = integer(params, 11);
+  int64_t values_row = integer(params, 12), scales_row = integer(params, 13);
+  int64_t rest_row = integer(params, 14), num_slots = integer(params, 15) * page_tokens;
+  int64_t row_bytes = width + scale_bytes + 2 * many;
   for (int64_t r; (r = take(team, rows)) >= 0;) {
-    int64_t slot = slots[r], token = page_tokens ? slot % page_tokens : 0;
+    int64_t slot = slots[r], token = is_paged ? slot % page_tokens : 0;
+    if (!is_of(slot, num_slots))
+      continue;
     uint8_t *first = cache + (slot - token) * row_bytes;
-    uint8_t *behind = page_tokens ? first + page_tokens * width + token * scale_bytes
-                                  : first + width;
+    uint8_t *behind = is_paged ? first + page_tokens * width + token * scale_bytes : first + width;
     __builtin_memcpy(first + token * width, values + r * values_row, (uint64_t)width);
     __builtin_memcpy(behind, scales + r * scales_row, (uint64_t)scale_bytes);
     if (rest)
@@ -98,10 +100,11 @@ KERNEL_OF(quantise_bf16_f8, quantise<bf16>)
 KERNEL_OF(hadamard_f32, hadamard<float>)
 KERNEL_OF(hadamard_bf16, hadamard<bf16>)
 
-// A row's e4m3 values, their scales and, as bf16, what comes with them, at its slot: side by side, or
-// where `page tokens` is not 0 a page's values of all tokens before all scales. By the type of the
-// rest.
+// A row's e4m3 values, their scales and, as bf16, what comes with them, at its slot, nowhere where
+// the cache has no such slot: side by side, or a page's values of all tokens before all scales. By the
+// type of the rest.
 // Parameters: cache, slots, values, scales, rest or null, num_rows, T, width, scales of a row, width
-// of the rest, page tokens or 0, rows of values, scales, rest.
+// of the rest, page_tokens, whether pages hold values before scales, rows of values, scales, rest; the
+// driver adds the cache's pages.
 KERNEL_OF(append_scaled_f32, append_scaled<float>)
 KERNEL_OF(append_scaled_bf16, append_scaled<bf16>)

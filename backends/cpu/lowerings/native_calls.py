@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lostwax.backends import predicates as P
+from lostwax.backends.cpu.contract.check_native import check_native
+from lostwax.backends.cpu.contract.rule import symbol_of
+from lostwax.backends.cpu.contract.sizes import ROOM_BYTES as ROOM_BYTES
+from lostwax.backends.cpu.contract.sizes import TILE as TILE
 from lostwax.backends.cpu.library import libraries
 from lostwax.backends.lowering import Match, Work
 from lostwax.backends.predicates import Predicate
@@ -15,12 +19,6 @@ from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, BlockSc
 
 Argument = View | int | float | None
 
-TILE = 16
-"""Columns of a packed weight that lie together, as `kernels/products.cpp` reads them."""
-ROW_BLOCK, K_BLOCK, GROUP = 48, 512, 64
-"""Rows, places of a sum and columns of a chunk of a product, as `kernels/multiply.h` cuts them."""
-ROOM_BYTES = 4 * (ROW_BLOCK * K_BLOCK + K_BLOCK * GROUP + 2 * ROW_BLOCK * GROUP)
-"""Its `Room`: x and a weight as f32, two products before they are rounded."""
 SCALED = {("f8E4M3FN", FP8_BLOCKS): "f8", ("f8E4M3FN", FP8_ROW_BLOCKS): "q8"}
 """Types of values with scales as kernels' symbols name them: weights in the square blocks of
 DeepSeek's checkpoints, activations with a scale for such a block's columns of a row. The third,
@@ -68,16 +66,18 @@ def type_name(match: Match, value: str) -> str:
 
 def symbol(kernel: str, match: Match, values: str) -> str:
     """A kernel's symbol by the values' types, which are said once where all are one."""
-    types = [type_name(match, name) for name in values.split()]
-    return "_".join((kernel, *(types[:1] if len(set(types)) == 1 else types)))
+    return symbol_of(kernel, " ".join(type_name(match, name) for name in values.split()))
 
 
 def native(
     match: Match, op: str, symbol: str, *arguments: Argument, scratch_bytes: int = 0
 ) -> KernelLaunch:
-    """A launch of `symbol`; `scratch_bytes` is what each thread takes beside its parameters."""
+    """A launch of `symbol`; `scratch_bytes` is what each thread takes beside its parameters.
+
+    Raises Unfit where it breaks the symbol's rule (`cpu/contract/`): the driver would refuse it.
+    """
     kernel = match.build(KernelSource(language="cpp", path="native.cpp", symbol=symbol))
-    return KernelLaunch(
+    launch = KernelLaunch(
         binary=kernel.binary,
         symbol=kernel.symbol,
         grid=(1, 1, 1),
@@ -86,6 +86,8 @@ def native(
         shared_bytes=scratch_bytes,
         op=op,
     )
+    check_native(launch, lambda view: max(view.shape[0], 1))  # of open pages there is one
+    return launch
 
 
 def _parameter(argument: Argument) -> Pointer | Scalar | Null:

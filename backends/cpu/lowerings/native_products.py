@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends import predicates as P
+from lostwax.backends.cpu.contract.products import LINEAR_TYPES
 from lostwax.backends.cpu.lowerings.native_calls import (
     ON_HOST,
     ROOM_BYTES,
@@ -29,10 +30,6 @@ PACKED = WeightForm(name="packed", pad=(TILE, 1), tile=(TILE, 1))
 PACKED_EXPERTS = WeightForm(name="packed_experts", pad=(1, TILE, 1), tile=(TILE, 1))
 
 LINEAR = "x weight op.out"
-LINEAR_TYPES = (
-    "f32 f32 f32", "f32 f8 f32", "f32 s8 f32", "bf16 bf16 bf16", "bf16 bf16 f32", "bf16 f8 bf16",
-    "bf16 f8 f32", "bf16 s8 bf16", "bf16 s8 f32", "q8 f8 bf16", "q8 f8 f32",
-)  # fmt: skip
 GATE_UP = "x w_gate w_up gate up act"
 GATE_UP_TYPES = (
     "f32 f32 f32 f32 f32 f32", "f32 f8 f8 f32 f32 f32", "f32 s8 s8 f32 f32 f32",

@@ -64,14 +64,14 @@ def _emit_append(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     values, *others = match.views("rows")
     (scales,) = match.views("rows:scale")
     rest = others[0] if others else None
-    page_tokens = match.shape("cache_in")[1] if layout.is_paged else 0
+    page_tokens = match.shape("cache_in")[1]
     kernel = f"append_scaled_{rest.dtype if rest else 'bf16'}"
     return (
         native(
             match, "cpu_native_append_scaled", kernel, match.view("cache_in"), match.view("slots"),
             values, scales, rest, num_rows(match), match.bucket.tokens, row[0], layout.scales(row),
-            rest.shape[1] if rest else 0, page_tokens, values.strides[0], scales.strides[0],
-            rest.strides[0] if rest else 0,
+            rest.shape[1] if rest else 0, page_tokens, int(layout.is_paged), values.strides[0],
+            scales.strides[0], rest.strides[0] if rest else 0,
         ),
     )  # fmt: skip
 
