@@ -23,6 +23,7 @@ class UnsupportedFormat(ValueError):
 class Formats:
     """Options of `assign-formats` with their names there; `model` follows the model's dtype.
 
+    `activations` never names int8: where a target has no fp8, `assign` rounds to that.
     `fp8`: the encoding of fp8 weights and activations, None for the target's own. `kv_b`: how that
     weight is held, None for bf16 on targets with blocks of threads, whose matrix units then take it
     as it lies (33 MB a layer of DeepSeek-V3.2 instead of 17), and as stored elsewhere. Where the
@@ -42,12 +43,25 @@ class Formats:
 
         Raises UnsupportedFormat for what the target has no type for.
         """
-        if weights == "stored" and lacks_fp8(target):
-            weights = "int8"
-        if weights == "int8" and self.activations != "model":
+        activations = self.activations
+        if weights == "model" and dtype == "f32":
+            weights = "dequantised"
+        if lacks_fp8(target):
+            if activations != "model":
+                raise UnsupportedFormat(
+                    f"target {target.name} has no fp8, so activations cannot be {activations}:"
+                    " leave that out; they are rounded to int8"
+                )
+            if weights != "dequantised":
+                weights, activations = "int8", "int8"
+        elif weights == "int8" and "si8" not in target.dtypes:
             raise UnsupportedFormat(
-                f"target {target.name} has no fp8, so activations cannot be {self.activations}:"
-                " leave that out; they are rounded to int8"
+                f"target {target.name} multiplies no int8 weights: leave --weights int8 out"
+            )
+        elif weights == "int8" and activations != "model":
+            raise UnsupportedFormat(
+                f"int8 weights meet activations as they are on {target.name}, not"
+                f" {activations}: leave --activations out"
             )
         kv = self.kv
         if kv == "model" and target.parts_apart and dtype == "bf16":
@@ -61,7 +75,7 @@ class Formats:
             kv_scale=self.kv_scale,
             indexer=self.indexer,
             index_pages=self.index_pages,
-            activations=self.activations,
+            activations=activations,
         )
 
 

@@ -47,7 +47,7 @@ class Build:
     seed: int = 0
     format: Format = "fp32"
     dtype: str = "f32"
-    weights: str = "stored"
+    weights: str = "model"
     formats: Formats = field(default_factory=Formats)
     forced: tuple[Forced, ...] = ()
     page_tokens: int = 64
@@ -64,7 +64,8 @@ class Build:
     def name(self) -> str:
         """A name for test reports."""
         pages = f"-pages{self.page_tokens}" if self.page_tokens != 64 else ""
-        return f"{self.config}{self.seed}-{self.format}-as-{self.dtype}{pages}"
+        held = f"-{self.weights}" if self.weights != "model" else ""
+        return f"{self.config}{self.seed}-{self.format}-as-{self.dtype}{held}{pages}"
 
     def tokens(self, count: int, seed: int = 0) -> list[int]:
         """Random ids."""

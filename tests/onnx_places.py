@@ -47,7 +47,7 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "fp8": "f8E4M3FNUZ",
         },
     ),
-    "int8": (PLAIN | FP8, {"weights": "int8", "kv": "bf16_apart"}),
+    "int8": (PLAIN | FP8, {"weights": "int8", "activations": "int8", "kv": "bf16_apart"}),
     "mtp": (MTP, {"dtype": "f32"}),
 }
 Variant = tuple[str, bool]  # segment, every position selected

@@ -16,13 +16,15 @@ from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import Checkpoint
 from lostwax.ir.dialects import context
 from lostwax.ir.reference.dtype import Scaled, Value, round_to
+from lostwax.ir.reference.weight_forms import requantise
 from lostwax.ir.types import TensorType
 
 BLOCK = 128  # config: quantization_config.weight_block_size
 
 
 class StoredModel(ReferenceModel):
-    """The reference with weights as the types hold them: fp8 with block scales, bf16, f32."""
+    """The reference with weights as the types hold them: fp8 with block scales, int8 with a scale a
+    row, bf16, f32."""
 
     def __init__(self, checkpoint: Checkpoint, build: Build, num_tokens: int) -> None:
         module = capture(checkpoint, page_tokens=PAGE).module
@@ -36,6 +38,9 @@ class StoredModel(ReferenceModel):
     def weight(self, name: str, kind: object) -> Value:
         assert isinstance(kind, Attribute)
         assert isinstance(kind, TensorType)
+        if kind.dtype_name == "si8":
+            assert kind.block_scale is not None
+            return requantise(super().weight(name, kind), "si8", kind.block_scale.layout)
         if not kind.dtype_name.startswith("f8"):
             return round_to(super().weight(name, kind), kind.dtype_name)
         parts = [self._scaled(source.tensor) for source in self.table[name]]

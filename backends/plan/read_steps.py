@@ -24,7 +24,10 @@ def held_steps(
     cut the checkpoint's blocks.
     """
     steps: list[Step] = []
-    if stored.scale is None:
+    if stored.scale is None and dtype == "si8":
+        assert scale is not None  # int8 is held with scales
+        steps.append(Requantise(dtype, scale))
+    elif stored.scale is None:
         if stored.dtype != dtype:
             steps.append(Cast(dtype))
     elif scale is None:
@@ -46,8 +49,8 @@ def one_tensor(
         return ()
     if not of_scales:
         return (Select("values"),)
-    assert stored.scale is not None  # held with scales, so stored with them
-    made = "f32" if stored.dtype != dtype else stored.scale.dtype  # made anew they are f32
+    kept = stored.scale if stored.dtype == dtype else None
+    made = "f32" if kept is None else kept.dtype  # made anew they are f32
     return (Select("scales"), *(() if made == scale.dtype else (Cast(scale.dtype),)))
 
 

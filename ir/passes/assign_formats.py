@@ -19,21 +19,24 @@ from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
 from lostwax.ir.contract.cache_layout import in_encoding
+from lostwax.ir.dialects.core import AddOp
 from lostwax.ir.dialects.mla import AttendOp
+from lostwax.ir.dialects.moe import ExpertsOp
+from lostwax.ir.dialects.quant import LinearOp
 from lostwax.ir.passes.activation_formats import quantise_activations
 from lostwax.ir.passes.cache_formats import set_caches
 from lostwax.ir.scale_layouts import STORED, BlockScaleAttr, StoredAttr, TwoLevelScaleAttr
 from lostwax.ir.types import CacheType, TensorType
 
 ACTIVATION_DTYPES = ("bf16", "f32")
-WEIGHT_CHOICES = ("stored", "dequantised", "int8")
+WEIGHT_CHOICES = ("model", "stored", "dequantised", "int8")
 KV_B_CHOICES = ("stored", "dequantised")
 FP8_ENCODINGS = ("f8E4M3FN", "f8E4M3FNUZ")
 KV_LAYOUTS = ("model", "bf16", "f32", "fp8_656", "fp8_576", "bf16_apart")
 SCALE_FMTS = ("fp32", "ue8m0")
 INDEXER_DTYPES = ("model", "bf16", "f32", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
 INDEX_PAGES = ("index_paged", "index_row")
-ACTIVATIONS = ("model", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
+ACTIVATIONS = ("model", "int8", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
 INT8 = "si8"
 MODEL_DTYPES = ("bf16", "f8E4M3FN", "f8E4M3FNUZ")  # what `dtype=f32` turns to f32
 
@@ -78,6 +81,22 @@ def _is_absorbed(argument: SSAValue) -> bool:
     )
 
 
+def _is_product(argument: SSAValue) -> bool:
+    """Whether it is a weight of experts, or of a product that makes no logits: what the official
+    checkpoint stores in fp8, and the MTP layer's projection."""
+    return any(
+        (isinstance(op, ExpertsOp) and argument in (op.gate, op.up, op.down))
+        or (isinstance(op, LinearOp) and op.weight is argument and not _makes_logits(op))
+        for op in (use.operation for use in argument.uses)
+    )
+
+
+def _makes_logits(op: LinearOp) -> bool:
+    """f32 that is no part of a sum: of the router, the indexer's heads or the vocabulary."""
+    is_f32 = isinstance(op.out.type, TensorType) and op.out.type.dtype_name == "f32"
+    return is_f32 and not any(isinstance(use.operation, AddOp) for use in op.out.uses)
+
+
 def _columns(kind: TensorType) -> int:
     columns = kind.sizes[-1].constant
     assert columns is not None  # a weight's
@@ -85,24 +104,25 @@ def _columns(kind: TensorType) -> int:
 
 
 def _hold_scaled(
-    function: func.FuncOp, formats: dict[int, StoredAttr], encoding: str, keep_kv_b: bool
+    function: func.FuncOp, held: dict[int, StoredAttr], encoding: str, keep_kv_b: bool
 ) -> None:
-    """Give block-scaled weights f32 scales: in an fp8 encoding of their stored blocks, in si8 of
-    their rows. Plain ones, and kv_b unless it is kept, have the nominal dtype.
+    """Give weights f32 scales: in an fp8 encoding of their stored blocks, in si8 of their rows.
+    All others, and kv_b unless it is kept, have the nominal dtype.
     """
     changed = False
-    for index, stored in formats.items():
+    for index, stored in held.items():
         argument = function.body.block.args[index]
         if not keep_kv_b and _is_absorbed(argument):
             continue
-        if isinstance(stored.scale, builtin.NoneAttr) or not isinstance(argument.type, TensorType):
+        if not isinstance(argument.type, TensorType):
             continue
-        if not isinstance(stored.scale, BlockScaleAttr):
+        if isinstance(stored.scale, BlockScaleAttr):
+            rows, cols = stored.scale.rows, stored.scale.cols
+        elif encoding != INT8:
             raise PassFailedException(
                 f"assign-formats: {_where(function, index)} is stored as {stored.format}, which no"
                 " op multiplies; give weights=dequantised"
             )
-        rows, cols = stored.scale.rows, stored.scale.cols
         if encoding == INT8:
             rows, cols = builtin.IntAttr(1), builtin.IntAttr(_columns(argument.type))
         scale = BlockScaleAttr(rows, cols, builtin.f32)
@@ -115,11 +135,14 @@ def _hold_scaled(
 
 @dataclass(frozen=True)
 class AssignFormatsPass(ModulePass):
-    """`dtype=f32`: everything f32, weights dequantised at load. `dtype=bf16`: activations and
-    caches bf16, weights as stored, or bf16 with `weights=dequantised`; `kv_b=dequantised` makes
-    only the attention's kv_b bf16, whose input is never rounded to fp8. `weights=int8`: those that
-    are stored as fp8 become si8 with a scale a row, but kv_b bf16; what they multiply is rounded to
-    si8 with a scale a token.
+    """`dtype=f32`: activations, caches and plain values f32; `dtype=bf16`: bf16.
+
+    `weights`: `model` leaves to the dtype how those are held that are stored as fp8: in f32
+    dequantised, else as stored. `stored`, `dequantised`: so with either dtype; `kv_b=dequantised`
+    makes only the attention's kv_b plain, whose input is never rounded. `int8`: products' weights
+    become si8 with a scale a row, whatever they are stored as, but kv_b plain; with
+    `activations=int8` only those that are stored as fp8, and what they multiply is rounded to si8
+    with a scale a token.
 
     `fp8`: the encoding in which fp8 weights are held, activations rounded and caches written.
     `kv`: layout of the latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and
@@ -129,7 +152,7 @@ class AssignFormatsPass(ModulePass):
 
     name: ClassVar[str] = "assign-formats"
     dtype: str = "bf16"
-    weights: str = "stored"
+    weights: str = "model"
     kv_b: str = "stored"
     fp8: str = "f8E4M3FN"
     kv: str = "model"
@@ -153,29 +176,43 @@ class AssignFormatsPass(ModulePass):
             if value not in known:
                 raise ValueError(f"assign-formats: {option}={value} is not one of {known}")
 
-        if self.weights == "int8" and self.activations != "model":
+        rounds_to_int8 = self.activations == "int8"
+        if self.activations != "model" and rounds_to_int8 != (self.weights == "int8"):
             raise ValueError(
-                f"assign-formats: weights=int8 rounds activations to int8 itself; activations="
-                f"{self.activations} would round them to fp8: leave it out"
+                f"assign-formats: activations={self.activations} does not go with weights="
+                f"{self.weights}: both are int8, or neither"
             )
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         """Rewrite the types in place."""
-        stored = [(f, _stored_formats(f)) for f in op.ops if isinstance(f, func.FuncOp)]
+        held = [self._scaled(f) for f in op.ops if isinstance(f, func.FuncOp)]
         if self.dtype == "f32":
             # one visit an op is enough: no conversion makes another possible
             pattern = _EverythingF32(recursive=True)
             PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
-        elif self.weights != "dequantised":
-            is_int8 = self.weights == "int8"
-            encoding = INT8 if is_int8 else self.fp8
-            for function, formats in stored:
-                _hold_scaled(function, formats, encoding, not is_int8 and self.kv_b == "stored")
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]  # the walker makes new ones
+        encoding = INT8 if self.weights == "int8" else self.fp8
+        keep_kv_b = self.weights != "int8" and self.kv_b == "stored"
+        for function, weights in zip(functions, held, strict=True):
+            _hold_scaled(function, weights, encoding, keep_kv_b)
         for function in functions:
             set_caches(function, self._latent(), self._index_keys())
-        if self.weights == "int8" or self.activations != "model":
+        if self.activations != "model":
             self._quantise_activations(functions)
+
+    def _scaled(self, function: func.FuncOp) -> dict[int, StoredAttr]:
+        """The weight arguments that are held with scales."""
+        formats = _stored_formats(function)
+        if self.weights == "dequantised" or (self.weights == "model" and self.dtype == "f32"):
+            return {}
+        arguments = function.body.block.args
+        becomes_int8 = self.weights == "int8" and self.activations == "model"
+        return {
+            index: stored
+            for index, stored in formats.items()
+            if not isinstance(stored.scale, builtin.NoneAttr)
+            or (becomes_int8 and _is_product(arguments[index]))
+        }
 
     def _latent(self) -> tuple[str, str] | None:
         return None if self.kv == "model" else (in_encoding(self.kv, self.fp8), self.kv_scale)
@@ -188,7 +225,7 @@ class AssignFormatsPass(ModulePass):
         return (pages, scale_fmt) if kind == "fp8" else (self.indexer, "")
 
     def _quantise_activations(self, functions: list[func.FuncOp]) -> None:
-        if self.weights == "int8":  # a checkpoint may have none, and stays as it is
+        if self.activations == "int8":  # a checkpoint may have none, and stays as it is
             for function in functions:
                 quantise_activations(function, "fp32")
             return
@@ -196,6 +233,6 @@ class AssignFormatsPass(ModulePass):
         if not sum(quantise_activations(f, scale_fmt) for f in functions):
             raise PassFailedException(
                 f"assign-formats: activations={self.activations} rounds what fp8 weights multiply, "
-                "but no weight is held in fp8; it needs an FP8 checkpoint, dtype=bf16 and "
-                "weights=stored"
+                "but no weight is held in fp8; it needs an FP8 checkpoint and weights=stored (which "
+                "dtype=bf16 has where nothing is said)"
             )

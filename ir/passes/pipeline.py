@@ -47,7 +47,7 @@ def rank_passes(tp: int) -> tuple[ModulePass, ...]:
 
 
 def program_pipeline(
-    *, dtype: str, segment: str, all: bool = False, weights: str = "stored"
+    *, dtype: str, segment: str, all: bool = False, weights: str = "model"
 ) -> tuple[ModulePass, ...]:
     """The passes from a captured module to the module of one program's segment and guard."""
     from lostwax.ir.passes.assign_formats import AssignFormatsPass

@@ -129,7 +129,7 @@ def test_a_whole_model_gives_what_it_gives_on_the_cpu(
     The bound is half of the rows'; nine of ten are within five times of it. Where rounding makes a
     row choose another expert it is further off, on the CPU, too.
     """
-    want = little.ran("cpu", "f32", "stored", little_text())
+    want = little.ran("cpu", "f32", "model", little_text())
     found = little.ran(TWIN_TARGET.name, "bf16", weights, little_text())
     rows = off(found.logits, want.logits)
     assert float(rows.median()) < bound
@@ -154,7 +154,7 @@ def test_int8_costs_the_trained_model_little(
     assert told is not None
     text = tuple(Tokenizer.from_str(told.decode()).encode(TEXT).ids)
     assert len(text) > 256, "the indexer chooses"
-    exact = trained.ran("cpu", "f32", "stored", text)
+    exact = trained.ran("cpu", "f32", "model", text)
     wide = trained.ran(TWIN_TARGET.name, "bf16", "dequantised", text)
     int8 = trained.ran(TWIN_TARGET.name, "bf16", "int8", text)
     with capsys.disabled():

@@ -1,4 +1,4 @@
-"""Numbers as the native kernels read and write them: every bf16, every e4m3, on each instruction
+"""Numbers as the native kernels read and write them: every bf16, e4m3 and int8, on each instruction
 set of the library that this processor has."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from native_kernels import build_native, native_driver
 from numpy.typing import NDArray
 from tiny import PLAIN
@@ -15,6 +16,7 @@ from lostwax.backends.cpu.library import libraries, library_bytes
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.target import CPU
+from lostwax.backends.portable.kernels.fp8 import quantise
 from lostwax.backends.proof.kit import Environment, Variant, certify_all
 from lostwax.backends.runtime.kernel_parameters import PackedParameters
 from lostwax.frontend.capture import capture
@@ -57,7 +59,7 @@ def _appended(native: NativePool, rows: Array, dtype: np.dtype[np.generic]) -> A
     """Rows [T, W] as a cache of another type holds them."""
     count, width = rows.shape
     cache, slots = np.zeros((count, width), dtype), np.arange(count, dtype=np.int32)
-    names = {BF16: "bf16", np.dtype(np.float32): "f32"}
+    names = {BF16: "bf16", np.dtype(np.float32): "f32", E4M3: "f8"}
     symbol = f"append_{names[rows.dtype]}_{names[dtype]}"
     real = np.array([count], np.int32)
     _run(native, symbol, cache, slots, rows, None, real, count, width, width, 0, width, 0, count)
@@ -91,8 +93,10 @@ def test_bf16_is_widened_exactly(native: NativePool, width: int) -> None:
     _require_same(_appended(native, rows, np.dtype(np.float32)), rows.astype(np.float32))
 
 
-def _weights(native: NativePool, codes: Array, scales: Array, rows: int) -> Array:
-    """Each number of an e4m3 weight [16, K], as products with one 1 give it, `rows` at a time."""
+def _weights(
+    native: NativePool, codes: Array, scales: Array, rows: int, symbol: str = "linear_bf16_f8_f32"
+) -> Array:
+    """Each number of a scaled weight [16, K], as products with one 1 give it, `rows` at a time."""
     count = codes.shape[1]
     packed, ones = np.ascontiguousarray(codes.T), np.eye(count, dtype=BF16)
     out, real = np.zeros((count, TILE), np.float32), np.array([rows], np.int32)
@@ -100,7 +104,7 @@ def _weights(native: NativePool, codes: Array, scales: Array, rows: int) -> Arra
         here = ones[first : first + rows], out[first : first + rows]
         numbers = (len(here[0]), count, TILE, count, TILE)
         _run(
-            native, "linear_bf16_f8_f32", here[0], packed, scales, here[1], real, *numbers,
+            native, symbol, here[0], packed, scales, here[1], real, *numbers,
         )  # fmt: skip
     return out.T
 
@@ -135,6 +139,78 @@ def test_gate_and_up_are_rounded_before_they_meet(native: NativePool) -> None:
     gate, up = weights
     _run(native, "gate_up_bf16", x, gate, None, up, None, out, real, 1, 2, TILE, 2, TILE)
     assert (out == 256 * 384).all()
+
+
+@pytest.mark.parametrize("width", [32, 37])
+def test_e4m3_is_the_nearest_and_saturates(native: NativePool, width: int) -> None:
+    """Every value, the middle above it and what is on either side; what is too large; NaN."""
+    codes = np.arange(0x7F, dtype=np.uint8).view(E4M3).astype(np.float32)
+    middle = (codes[:-1] + codes[1:]) / 2
+    beside = [np.nextafter(middle, side, dtype=np.float32) for side in (np.inf, -np.inf)]
+    large = np.array([448.1, 464, 480, 1e9, np.inf, np.nan, 1e-9], np.float32)
+    sizes = np.concatenate([codes, middle, *beside, large])
+    numbers = np.concatenate([sizes, -sizes])
+    rows = np.resize(numbers, -(-numbers.size // width) * width).reshape(-1, width)
+    _require_same(_appended(native, rows, E4M3), np.clip(rows, -448, 448).astype(E4M3))
+
+
+@pytest.mark.parametrize("fmt", ["fp32", "ue8m0"])
+def test_rows_are_quantised_as_torch_does(native: NativePool, fmt: str) -> None:
+    """Values and scales in bits: whole blocks and a part of one, zeros, NaN, infinity."""
+    rows, width, block = 7, 300, 128
+    x = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
+    x *= np.float32(10.0) ** np.arange(-4, 3, dtype=np.float32)[:, None]
+    x[1, :block], x[2, 5], x[3, 299] = 0, np.nan, np.inf
+    values, scales = np.zeros((rows, width), E4M3), np.zeros((rows, 3), np.float32)
+    real = np.array([rows], np.int32)
+    numbers = (rows, 1, width, block, int(fmt == "ue8m0"), width, 0, width, 0, 3, 0)
+    _run(native, "quantise_f32_f8", x, values, scales, real, *numbers)
+    wide, scale = torch.empty(rows, width, dtype=torch.float8_e4m3fn), torch.empty(rows, 3)
+    quantise(torch.from_numpy(x), wide, scale, scale_fmt=fmt, block=block)
+    is_real = np.isfinite(scales)
+    assert (~is_real).sum() == 2
+    np.testing.assert_array_equal(scales[is_real], scale.numpy()[is_real])
+    assert np.isnan(scales[2, 0])
+    assert np.isinf(scales[3, 2])
+    if fmt == "ue8m0":  # torch shifts the bits of these two out of the exponent
+        values[2, :block], values[3, 2 * block :] = 0, 0
+        wide[2, :block], wide[3, 2 * block :] = 0, 0
+    _require_same(values, wide.view(torch.uint8).numpy().view(E4M3))
+
+
+@pytest.mark.parametrize("rows", [1, 6, 64])
+def test_every_int8_is_its_value_times_its_scale(native: NativePool, rows: int) -> None:
+    codes = np.arange(-128, 128, dtype=np.int8)[(np.arange(TILE)[:, None] + np.arange(256)) % 256]
+    scales = np.linspace(0.01, 3, TILE, dtype=np.float32)
+    wide = codes.astype(np.float32) * scales[:, None]
+    found = _weights(native, codes, scales, rows, "linear_bf16_s8_f32")
+    np.testing.assert_array_equal(found, wide)
+
+
+def _product(native: NativePool, symbol: str, rows: int) -> Array:
+    """The first rows of 64 times a weight of 8 bits [32, 600]: two blocks of a sum."""
+    draw, count, columns = np.random.default_rng(1), 600, 32
+    x, blocks = draw.normal(size=(64, count)), -(-count // BLOCK)
+    weight = draw.integers(-127, 128, (columns // TILE, count, TILE)).astype(np.int8)
+    scales = draw.uniform(0.1, 1, columns).astype(np.float32)
+    behind: tuple[Array | int, ...] = ()
+    held: Array = x.astype(np.float32)
+    if symbol.startswith("linear_q8"):
+        held = x.astype(E4M3)
+        behind = draw.uniform(0.1, 1, (64, blocks)).astype(np.float32), blocks
+        weight, scales = draw.normal(size=weight.shape).astype(E4M3), scales[:blocks]
+    out, real = np.zeros((64, columns), np.float32), np.array([rows], np.int32)
+    numbers = (64, count, columns, count, columns)
+    _run(native, symbol, held, weight, scales, out, real, *numbers, *behind)
+    return out[:rows]
+
+
+@pytest.mark.parametrize("symbol", ["linear_f32_s8_f32", "linear_q8_f8_f32"])
+def test_a_row_of_8_bits_has_the_same_bits_beside_others(native: NativePool, symbol: str) -> None:
+    many = _product(native, symbol, 64)
+    assert many.any()
+    for rows in (1, 5, 7, 49):
+        np.testing.assert_array_equal(_product(native, symbol, rows), many[:rows])
 
 
 MIXED = ("cpu_native_append", "cpu_native_attend", "cpu_native_attend_dense")

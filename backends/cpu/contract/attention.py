@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.cpu.contract.rule import (
+    ByteCache,
     Cache,
     Demand,
     Formula,
@@ -53,10 +54,21 @@ def _absorb(q: str, kv_b: str) -> tuple[Parameter, ...]:
     )
 
 
-def _attend(cache: str) -> tuple[Parameter, ...]:
+def _latents(layout: str) -> Cache | ByteCache:
+    if layout == "fp8_656":
+        return ByteCache(
+            "cache",
+            lambda n: n.latent + 4 * parts(n.latent, SCALED) + 2 * n.rope,
+            lambda n: n.page_tokens,
+        )
+    dtype = "f8" if layout == "fp8_576" else layout
+    return Cache("cache", dtype, lambda n: n.latent + n.rope, lambda n: n.page_tokens)
+
+
+def _attend(layout: str) -> tuple[Parameter, ...]:
     return (
         Memory("q", "f32", lambda n: n.T * n.H * (n.latent + n.rope)),
-        Cache("cache", cache, lambda n: n.latent + n.rope, lambda n: n.page_tokens),
+        _latents(layout),
         Memory("selection", "i32", lambda n: n.T * n.K, may_be_null=True),
         Memory("positions", "i32", lambda n: n.T),
         Memory("q_starts", "i32", lambda n: n.B),
@@ -84,14 +96,14 @@ def _write_heads(kv_b: str, out: str) -> tuple[Parameter, ...]:
 ATTENTION = (
     *rules_of(
         "absorb",
-        ("f32 f32", "bf16 bf16", "bf16 f8"),
+        ("f32 f32", "f32 f8", "bf16 bf16", "bf16 f8"),
         _absorb,
         chunks=_chunks_of(lambda n: n.latent + n.rope),
         scratch_bytes=lambda n: ROOM_BYTES,
     ),
     *rules_of(
         "attend",
-        ("f32", "bf16"),
+        ("f32", "bf16", "fp8_576", "fp8_656"),
         _attend,
         chunks=lambda n: n.T * parts(n.H, HEADS),
         scratch_bytes=lambda n: (4 * HEADS + 8) * n.K,
@@ -104,7 +116,7 @@ ATTENTION = (
     ),
     *rules_of(
         "write_heads",
-        ("f32 f32", "bf16 bf16", "f8 bf16"),
+        ("f32 f32", "bf16 bf16", "f8 bf16", "f8 f32"),
         _write_heads,
         chunks=_chunks_of(lambda n: n.value),
         demands=(

@@ -13,6 +13,7 @@ from lostwax.backends.cpu.contract.rule import (
     LONG,
     MOST,
     Appended,
+    ByteCache,
     Cache,
     Memory,
     Nothing,
@@ -139,6 +140,9 @@ def _check_memory(rule: Rule, parameter: Parameter, view: View, numbers: Numbers
     elif isinstance(parameter, Cache):
         _require_dtype(rule, parameter.name, view, parameter.dtype)
         _check_cache(rule, parameter, view, numbers)
+    elif isinstance(parameter, ByteCache):
+        _require_dtype(rule, parameter.name, view, "u8")
+        _check_byte_cache(rule, parameter, view, numbers)
 
 
 def _check_cache(rule: Rule, cache: Cache, view: View, numbers: Numbers) -> None:
@@ -150,6 +154,18 @@ def _check_cache(rule: Rule, cache: Cache, view: View, numbers: Numbers) -> None
             rule,
             f"{cache.name} {list(view.shape)} by {list(view.strides)} is not pages of {wanted}"
             f" dense rows, by {numbers}",
+        )
+
+
+def _check_byte_cache(rule: Rule, cache: ByteCache, view: View, numbers: Numbers) -> None:
+    tokens, row = cache.page_tokens(numbers), cache.row_bytes(numbers)
+    rows = (tokens, row), (tokens * row, row, 1)
+    pages = (tokens * row,), (tokens * row, 1)
+    if tokens < 1 or row < 1 or (view.shape[1:], view.strides) not in (rows, pages):
+        _refuse(
+            rule,
+            f"{cache.name} {list(view.shape)} by {list(view.strides)} is not dense pages of"
+            f" {tokens} rows of {row} bytes, by {numbers}",
         )
 
 

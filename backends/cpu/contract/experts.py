@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lostwax.backends.cpu.contract.products import packed
+from lostwax.backends.cpu.contract.products import packed, scales_of_x
 from lostwax.backends.cpu.contract.rule import (
     MOST,
     Demand,
@@ -47,6 +47,17 @@ def _gate_up(x: str, weight: str) -> tuple[Parameter, ...]:
         Memory("hidden", "f32", lambda n: _slots(n) * n.I),
         RealRows(),
         *wholes("T choices E D I x_row"),
+        *scales_of_x(x, lambda n: n.D),
+    )
+
+
+def _round(hidden: str) -> tuple[Parameter, ...]:
+    return (
+        Memory("hidden", "f32", lambda n: _slots(n) * n.I),
+        Memory("ids", "i32", _slots),
+        RealRows(),
+        *wholes("T choices I"),
+        Whole("powers", most=1),
     )
 
 
@@ -92,15 +103,16 @@ def _route(logits: str) -> tuple[Parameter, ...]:
 EXPERTS = (
     *rules_of(
         "experts_gate_up",
-        ("f32 f32", "bf16 bf16", "bf16 f8"),
+        ("f32 f32", "f32 f8", "f32 s8", "bf16 bf16", "bf16 f8", "bf16 s8", "q8 f8"),
         _gate_up,
         chunks=_chunks_of(lambda n: n.I),
         scratch_bytes=_scratch(2),
         demands=(_COUNTED,),
     ),
+    *rules_of("experts_round", ("f8",), _round, chunks=_slots, demands=(_COUNTED,)),
     *rules_of(
         "experts_down",
-        ("f32", "bf16", "f8"),
+        ("f32", "bf16", "f8", "s8"),
         _down,
         chunks=_chunks_of(lambda n: n.D),
         scratch_bytes=_scratch(1),

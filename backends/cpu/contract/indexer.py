@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from lostwax.backends.cpu.contract.rule import (
+    ByteCache,
     Cache,
     Demand,
     Memory,
+    Numbers,
     Pages,
     Parameter,
     Real,
@@ -16,18 +18,42 @@ from lostwax.backends.cpu.contract.rule import (
     strided,
     wholes,
 )
-from lostwax.backends.cpu.contract.sizes import SPAN
+from lostwax.backends.cpu.contract.sizes import SCALED, SPAN
+
+
+def _scales(n: Numbers) -> int:
+    return parts(n.dim, SCALED)
+
+
+_DEMANDS = (Demand("S <= P * page_tokens", lambda n: n.P * n.page_tokens >= n.S),)
+
+
+_SCALED_Q = (
+    Memory(
+        "q_scales",
+        "f32",
+        lambda n: strided((n.first + n.T, n.scale_row), (n.heads, n.scale_head), (_scales(n), 1)),
+    ),
+    *wholes("scale_row scale_head"),
+    Whole("is_paged", most=1),
+)
 
 
 def _logits(q: str) -> tuple[Parameter, ...]:
+    is_scaled = q == "fp8"
+    keys = (
+        ByteCache("cache", lambda n: n.dim + 4 * _scales(n), lambda n: n.page_tokens)
+        if is_scaled
+        else Cache("cache", q, lambda n: n.dim, lambda n: n.page_tokens)
+    )
     return (
         Memory(
             "q",
-            q,
+            "q8" if is_scaled else q,
             lambda n: strided((n.first + n.T, n.q_row), (n.heads, n.q_head), (n.dim, 1)),
         ),
         Memory("weights", "f32", lambda n: strided((n.first + n.T, n.w_row), (n.heads, 1))),
-        Cache("cache", q, lambda n: n.dim, lambda n: n.page_tokens),
+        keys,
         Memory("positions", "i32", lambda n: n.first + n.T),
         Memory("q_starts", "i32", lambda n: n.B),
         Memory("page_table", "i32", lambda n: n.B * n.P),
@@ -41,6 +67,7 @@ def _logits(q: str) -> tuple[Parameter, ...]:
         Whole("many", least=1),
         *wholes("q_row q_head w_row"),
         Real("scale"),
+        *(_SCALED_Q if is_scaled else ()),
         Pages("num_pages", "cache"),
     )
 
@@ -62,7 +89,15 @@ INDEXER = (
         _logits,
         chunks=lambda n: parts(n.T, n.many) * parts(n.S, SPAN),
         scratch_bytes=lambda n: 4 * (n.heads + 3) * (n.dim + 4),
-        demands=(Demand("S <= P * page_tokens", lambda n: n.P * n.page_tokens >= n.S),),
+        demands=_DEMANDS,
+    ),
+    *rules_of(
+        "index_logits",
+        ("fp8",),
+        _logits,
+        chunks=lambda n: parts(n.T, n.many) * parts(n.S, SPAN),
+        scratch_bytes=lambda n: 4 * ((n.heads + 3) * (n.dim + 4) + (SPAN + n.heads) * n.dim),
+        demands=_DEMANDS,
     ),
     *rules_of(
         "index_select",

@@ -21,20 +21,33 @@ from lostwax.backends.cpu.contract.sizes import GROUP, ROOM_BYTES, ROW_BLOCK, SC
 def packed(
     name: str, dtype: str, rows: Formula, columns: Formula, matrices: Formula = lambda n: 1
 ) -> tuple[Parameter, Parameter]:
-    """A weight [matrices][rows / 16][columns][16], and its scales where it is e4m3."""
+    """A weight [matrices][rows / 16][columns][16], and its scales where it has 8 bits."""
 
     def reach(n: Numbers) -> int:
         return matrices(n) * parts(rows(n), TILE) * TILE * columns(n)
 
     def scales(n: Numbers) -> int:
         filled = parts(rows(n), TILE) * TILE
+        if dtype == "s8":
+            return matrices(n) * filled
         return matrices(n) * parts(filled, SCALED) * parts(columns(n), SCALED)
 
     beside = f"{name}_scales"
     return (
         Memory(name, dtype, reach),
-        Memory(beside, "f32", scales) if dtype == "f8" else Nothing(beside),
+        Memory(beside, "f32", scales) if dtype in ("f8", "s8") else Nothing(beside),
     )
+
+
+def scales_of_x(x: str, columns: Formula) -> tuple[Parameter, ...]:
+    """What comes behind all else where x [T, columns] has scales."""
+    if x != "q8":
+        return ()
+
+    def reach(n: Numbers) -> int:
+        return strided((n.T, n.scale_row), (parts(columns(n), SCALED), 1))
+
+    return Memory("x_scales", "f32", reach), *wholes("scale_row")
 
 
 def _chunks(n: Numbers) -> int:
@@ -48,24 +61,34 @@ def _linear(x: str, weight: str, out: str) -> tuple[Parameter, ...]:
         Memory("out", out, lambda n: strided((n.T, n.out_row), (n.N, 1))),
         RealRows(),
         *wholes("T K N x_row out_row"),
+        *scales_of_x(x, lambda n: n.K),
     )
 
 
-def _gate_up(x: str, weight: str) -> tuple[Parameter, ...]:
+def _gate_up(x: str, weight: str, out: str = "") -> tuple[Parameter, ...]:
     return (
         Memory("x", x, lambda n: strided((n.T, n.x_row), (n.K, 1))),
         *packed("gate", weight, lambda n: n.N, lambda n: n.K),
         *packed("up", weight, lambda n: n.N, lambda n: n.K),
-        Memory("out", x, lambda n: strided((n.T, n.out_row), (n.N, 1))),
+        Memory("out", out or x, lambda n: strided((n.T, n.out_row), (n.N, 1))),
         RealRows(),
         *wholes("T K N x_row out_row"),
+        *scales_of_x(x, lambda n: n.K),
     )
 
+
+LINEAR_TYPES = (
+    "f32 f32 f32", "f32 f8 f32", "f32 s8 f32", "bf16 bf16 bf16", "bf16 bf16 f32", "bf16 f8 bf16",
+    "bf16 f8 f32", "bf16 s8 bf16", "bf16 s8 f32", "q8 f8 bf16", "q8 f8 f32",
+)  # fmt: skip
+GATE_UP_TYPES = (
+    "f32 f32", "f32 f8", "f32 s8", "bf16 bf16", "bf16 f8", "bf16 s8", "q8 f8 bf16", "q8 f8 f32",
+)  # fmt: skip
 
 PRODUCTS = (
     *rules_of(
         "linear",
-        ("f32 f32 f32", "bf16 bf16 bf16", "bf16 bf16 f32", "bf16 f8 bf16", "bf16 f8 f32"),
+        LINEAR_TYPES,
         _linear,
         chunks=_chunks,
         scratch_bytes=lambda n: ROOM_BYTES,
@@ -73,7 +96,7 @@ PRODUCTS = (
     ),
     *rules_of(
         "gate_up",
-        ("f32 f32", "bf16 bf16", "bf16 f8"),
+        GATE_UP_TYPES,
         _gate_up,
         chunks=_chunks,
         scratch_bytes=lambda n: ROOM_BYTES,

@@ -127,7 +127,7 @@ ROWS = (
     ),
     *rules_of(
         "append",
-        ("f32 f32", "f32 bf16", "bf16 f32", "bf16 bf16"),
+        ("f32 f32", "f32 bf16", "f32 f8", "bf16 f32", "bf16 bf16", "bf16 f8"),
         _append,
         chunks=_rows,
         symbol=lambda kernel, types: "_".join((kernel, *types.split())),

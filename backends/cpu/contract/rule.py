@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 MOST = (1 << 31) - 1
 """What an i32 holds, and more chunks than `kernels/team.h` counts."""
-SHORT = {"f8E4M3FN": "f8"}
-"""Element types as kernels' symbols name them, where that is otherwise."""
-LONG = {short: long for long, short in SHORT.items()}
+LONG = {"f8": "f8E4M3FN", "q8": "f8E4M3FN", "s8": "si8"}
+"""Element types by what kernels' symbols call them, where that is otherwise: e4m3, in square blocks
+or in blocks of a row, and int8."""
 
 
 class Numbers:
@@ -69,6 +69,16 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class ByteCache:
+    """All pages of a plane of bytes, dense: [pages, page_tokens, row_bytes], or the same bytes of a
+    page as [pages, page_bytes]."""
+
+    name: str
+    row_bytes: Formula
+    page_tokens: Formula
+
+
+@dataclass(frozen=True)
 class Pages:
     """How many pages a cache has. The artifact does not give it: the driver appends it, as memory
     is known only then. A kernel reads no page that is not below it, whatever its table says."""
@@ -98,7 +108,7 @@ class Real:
     name: str
 
 
-Parameter: TypeAlias = Memory | Nothing | RealRows | Cache | Pages | Whole | Real
+Parameter: TypeAlias = Memory | Nothing | RealRows | Cache | ByteCache | Pages | Whole | Real
 Appended = Pages
 """What the driver gives behind what the artifact does."""
 

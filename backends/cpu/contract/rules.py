@@ -10,6 +10,7 @@ from lostwax.backends.cpu.contract.indexer import INDEXER
 from lostwax.backends.cpu.contract.lookup import LOOKUP
 from lostwax.backends.cpu.contract.nucleus import NUCLEUS
 from lostwax.backends.cpu.contract.products import PRODUCTS
+from lostwax.backends.cpu.contract.quantise import QUANTISE
 from lostwax.backends.cpu.contract.rope import ROPE
 from lostwax.backends.cpu.contract.rows import ROWS
 
@@ -24,6 +25,7 @@ RULES = {
         *LOOKUP,
         *NUCLEUS,
         *PRODUCTS,
+        *QUANTISE,
         *ROPE,
         *ROWS,
     )

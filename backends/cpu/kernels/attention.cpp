@@ -1,7 +1,7 @@
 // Latent attention over the paged cache, absorbed: each row over its own positions. Queries as the
 // cached rows see them, scores and contexts are f32.
 
-#include "cache.h"
+#include "layouts.h"
 #include "multiply.h"
 #include "team.h"
 
@@ -10,11 +10,11 @@ namespace {
 const int64_t HEADS = 4; // of a chunk: they share what is read of the cache
 
 // Scores of H heads at LANES / H positions, those of one head together.
-template <int H, typename T>
-inline void scores_at(const T *const *cached, int64_t held, const float *q, int64_t width,
-                      float *out, int64_t out_head) {
+template <int H, typename L>
+inline void scores_at(L form, const typename L::Place *const *cached, int64_t held, const float *q,
+                      int64_t width, float *out, int64_t out_head) {
   const int P = LANES / H;
-  const T *at[P];
+  const typename L::Place *at[P];
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++)
     at[p] = cached[smaller(p, held - 1)];
@@ -30,7 +30,7 @@ inline void scores_at(const T *const *cached, int64_t held, const float *q, int6
       asked[h] = load(q + h * width + i);
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
-      vf key = load(at[p] + i);
+      vf key = form.at(at[p], i);
 #pragma GCC unroll 16
       for (int h = 0; h < H; h++)
         sums[h * P + p] += key * asked[h];
@@ -41,7 +41,7 @@ inline void scores_at(const T *const *cached, int64_t held, const float *q, int6
     for (int64_t p = 0; p < held; p++) {
       float sum = found[h * P + p];
       for (int64_t j = i; j < width; j++)
-        sum += wide(at[p][j]) * q[h * width + j];
+        sum += form.one(at[p], j) * q[h * width + j];
       out[h * out_head + p] = sum;
     }
 }
@@ -67,9 +67,9 @@ inline void softmax(float *scores, int64_t count) {
 }
 
 // context [H, latent] = shares [H, count] . cached rows, two vectors of columns at a time.
-template <int H, typename T>
-inline void contexts(const T *const *cached, const float *shares, int64_t share_head,
-                     int64_t count, int64_t latent, float *context) {
+template <int H, typename L>
+inline void contexts(L form, const typename L::Place *const *cached, const float *shares,
+                     int64_t share_head, int64_t count, int64_t latent, float *context) {
   int64_t c = 0;
   for (; c + 2 * LANES <= latent; c += 2 * LANES) {
     vf sums[H][2];
@@ -77,7 +77,7 @@ inline void contexts(const T *const *cached, const float *shares, int64_t share_
     for (int h = 0; h < H; h++)
       sums[h][0] = sums[h][1] = same(0.0f);
     for (int64_t i = 0; i < count; i++) {
-      vf low = load(cached[i] + c), high = load(cached[i] + c + LANES);
+      vf low = form.at(cached[i], c), high = form.at(cached[i], c + LANES);
 #pragma GCC unroll 4
       for (int h = 0; h < H; h++) {
         vf share = same(shares[h * share_head + i]);
@@ -95,7 +95,7 @@ inline void contexts(const T *const *cached, const float *shares, int64_t share_
     for (int h = 0; h < H; h++) {
       float sum = 0.0f;
       for (int64_t i = 0; i < count; i++)
-        sum += shares[h * share_head + i] * wide(cached[i][c]);
+        sum += shares[h * share_head + i] * form.one(cached[i], c);
       context[h * latent + c] = sum;
     }
 }
@@ -179,31 +179,32 @@ inline void dots(const float *x, int64_t x_row, int64_t rows, Lines<W> w, int64_
   }
 }
 
-template <int H, typename T>
-void heads(const T *const *cached, int64_t count, const float *q, int64_t width, float *scores,
-           int64_t most, int64_t latent, float *context) {
+template <int H, typename L>
+void heads(L form, const typename L::Place *const *cached, int64_t count, const float *q,
+           int64_t width, float *scores, int64_t most, int64_t latent, float *context) {
   for (int64_t i = 0; i < count; i += LANES / H)
-    scores_at<H>(cached + i, smaller(LANES / H, count - i), q, width, scores + i, most);
+    scores_at<H>(form, cached + i, smaller(LANES / H, count - i), q, width, scores + i, most);
   for (int h = 0; h < H; h++)
     softmax(scores + h * most, count);
-  contexts<H>(cached, scores, most, count, latent, context);
+  contexts<H>(form, cached, scores, most, count, latent, context);
 }
 
 // Any number of heads up to four, in ones, twos and fours: what a head gives depends on no other.
-template <typename T>
-inline void all_heads(int64_t held, const T *const *cached, int64_t count, const float *q,
-                      int64_t width, float *scores, int64_t most, int64_t latent, float *context) {
+template <typename L>
+inline void all_heads(L form, int64_t held, const typename L::Place *const *cached, int64_t count,
+                      const float *q, int64_t width, float *scores, int64_t most, int64_t latent,
+                      float *context) {
   for (int64_t h = 0; h < held;) {
     const float *own_q = q + h * width;
     float *own = context + h * latent;
     if (held - h >= 4) {
-      heads<4>(cached, count, own_q, width, scores, most, latent, own);
+      heads<4>(form, cached, count, own_q, width, scores, most, latent, own);
       h += 4;
     } else if (held - h >= 2) {
-      heads<2>(cached, count, own_q, width, scores, most, latent, own);
+      heads<2>(form, cached, count, own_q, width, scores, most, latent, own);
       h += 2;
     } else {
-      heads<1>(cached, count, own_q, width, scores, most, latent, own);
+      heads<1>(form, cached, count, own_q, width, scores, most, latent, own);
       h += 1;
     }
   }
@@ -254,7 +255,8 @@ template <typename T, typename W> void absorb(void **params, Team *team) {
   }
 }
 
-template <typename T> void attend(void **params, Team *team) {
+template <typename L> void attend(void **params, Team *team) {
+  typedef typename L::Place T;
   const float *q = pointer<float>(params, 0);
   const T *cache = pointer<T>(params, 1);
   const int32_t *selection = pointer<int32_t>(params, 2);
@@ -266,14 +268,15 @@ template <typename T> void attend(void **params, Team *team) {
   int64_t most = integer(params, 12), requests = integer(params, 13), pages = integer(params, 14);
   int64_t page_tokens = integer(params, 15), groups = parts(num_heads, HEADS);
   int64_t num_pages = integer(params, 16), seen = pages * page_tokens;
+  L form = {latent, width};
   float *scores = (float *)team->scratch;
   const T **cached = (const T **)(scores + HEADS * most);
   for (int64_t c; (c = take(team, rows * groups)) >= 0;) {
     int64_t r = c / groups, first = c % groups * HEADS, held = smaller(HEADS, num_heads - first);
     const float *own_q = q + (r * num_heads + first) * width;
     float *to = context + (r * num_heads + first) * latent;
-    Cached<T> own = {cache, table + request_of(starts, requests, r) * pages, page_tokens, width,
-                     num_pages};
+    Cached<T> own = {cache, table + request_of(starts, requests, r) * pages, page_tokens,
+                     form.places(), num_pages};
     int64_t count = 0;
     if (selection)
       for (; count < most; count++) {
@@ -290,7 +293,7 @@ template <typename T> void attend(void **params, Team *team) {
         to[i] = 0.0f;
       continue;
     }
-    all_heads(held, cached, count, own_q, width, scores, most, latent, to);
+    all_heads(form, held, cached, count, own_q, width, scores, most, latent, to);
   }
 }
 
@@ -329,15 +332,18 @@ template <typename W, typename T> void write_heads(void **params, Team *team) {
 KERNEL_OF(absorb_f32, absorb<float, float>)
 KERNEL_OF(absorb_bf16, absorb<bf16, bf16>)
 KERNEL_OF(absorb_bf16_f8, absorb<bf16, f8>)
+KERNEL_OF(absorb_f32_f8, absorb<float, f8>)
 
 // context [T, H, latent]: attention of q over each row's selected positions [T, K], ascending and
 // then -1 (or one that the page table does not have), or, without a selection, over the first K that
-// it sees; zeros where there are none. By the cache's type.
+// it sees; zeros where there are none. By the cache's layout.
 // Parameters: q, cache, selection or null, positions, q_starts, page_table, context, num_rows, T, H,
 // rope, latent, K, B, pages, page_tokens; the driver adds the cache's pages. Scratch: 4 K floats,
 // then K addresses.
-KERNEL_OF(attend_f32, attend<float>)
-KERNEL_OF(attend_bf16, attend<bf16>)
+KERNEL_OF(attend_f32, attend<Plain<float>>)
+KERNEL_OF(attend_bf16, attend<Plain<bf16>>)
+KERNEL_OF(attend_fp8_576, attend<Plain<f8>>)
+KERNEL_OF(attend_fp8_656, attend<ScaledLatents>)
 
 // out [T, H, value] = context . values: the last rows of each head of kv_b. By the types of these.
 // Parameters: context, kv_b, its scales or null, out, num_rows, T, H, nope, value, latent, row of
@@ -345,3 +351,4 @@ KERNEL_OF(attend_bf16, attend<bf16>)
 KERNEL_OF(write_heads_f32, write_heads<float, float>)
 KERNEL_OF(write_heads_bf16, write_heads<bf16, bf16>)
 KERNEL_OF(write_heads_f8_bf16, write_heads<f8, bf16>)
+KERNEL_OF(write_heads_f8_f32, write_heads<f8, float>)

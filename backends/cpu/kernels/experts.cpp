@@ -1,6 +1,6 @@
 // Which experts a row goes to, and what they make of it.
 
-#include "multiply.h"
+#include "scaled.h"
 #include "team.h"
 
 namespace {
@@ -15,13 +15,22 @@ inline int64_t slots_of(const int32_t *ids, int64_t count, int32_t expert, int32
   return found;
 }
 
+// Rows of x that chose an expert; e4m3 has scales, parameters 14 and on: these, their row.
+template <typename X> inline auto listed(void **params, const int32_t *list) {
+  return Listed<X>{pointer<X>(params, 0), integer(params, 13), list};
+}
+template <> inline auto listed<f8>(void **params, const int32_t *list) {
+  return ScaledRows<Listed<f8>, Listed<float>>{
+      {pointer<f8>(params, 0), integer(params, 13), list},
+      {pointer<float>(params, 14), integer(params, 15), list}};
+}
+
 template <typename X, typename W> void experts_gate_up(void **params, Team *team) {
-  const X *x = pointer<X>(params, 0);
   const int32_t *ids = pointer<int32_t>(params, 1);
   float *hidden = pointer<float>(params, 6);
   int64_t most = integer(params, 8), rows = real_rows(params, 7, most);
   int64_t choices = integer(params, 9), experts = integer(params, 10);
-  int64_t count = integer(params, 11), columns = integer(params, 12), x_row = integer(params, 13);
+  int64_t count = integer(params, 11), columns = integer(params, 12);
   Tiles<W> gate = packed<W>(params, 2, count), up = packed<W>(params, 4, count);
   int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
   Room *room = (Room *)team->scratch;
@@ -33,7 +42,7 @@ template <typename X, typename W> void experts_gate_up(void **params, Team *team
       from[i] = slots[i] / (int32_t)choices;
     Tiles<W> own_gate = gate.matrix(expert, num_tiles), own_up = up.matrix(expert, num_tiles);
     for (int64_t r = 0; r < held; r += ROW_BLOCK)
-      gated_columns<float>(Listed<X>{x, x_row, from + r}, smaller(ROW_BLOCK, held - r), own_gate,
+      gated_columns<float>(listed<X>(params, from + r), smaller(ROW_BLOCK, held - r), own_gate,
                            own_up, count, columns, first, smaller(GROUP, num_tiles - first),
                            Places<float>{hidden, columns, slots + r}, room);
   }
@@ -61,16 +70,40 @@ template <typename W> void experts_down(void **params, Team *team) {
   }
 }
 
+// hidden, in f32, as e4m3 holds it with a scale for each 128 columns.
+void experts_round(void **params, Team *team) {
+  float *hidden = pointer<float>(params, 0);
+  const int32_t *ids = pointer<int32_t>(params, 1);
+  int64_t rows = real_rows(params, 2, integer(params, 3)), choices = integer(params, 4);
+  int64_t width = integer(params, 5);
+  bool powers = integer(params, 6);
+  for (int64_t slot; (slot = take(team, rows * choices)) >= 0;)
+    for (int64_t i = 0; ids[slot] >= 0 && i < width; i += SCALED) {
+      f8 held[SCALED];
+      float *own = hidden + slot * width + i;
+      int64_t count = smaller(SCALED, width - i);
+      widen_block(own, held, count, quantise_block(held, own, count, powers));
+    }
+}
+
 } // namespace
 
 // hidden [T * choices, I] = silu(x . gate) * (x . up) of each slot's expert, in f32; both weights
 // [E][I, D]. By the types of x and weights.
 // Parameters: x, ids, gate, its scales or null, up, its scales or null, hidden, num_rows, T, choices,
-// E, D, I, row of x.
+// E, D, I, row of x; of q8 the scales of x, their row.
 // Scratch: a Room, then two lists of T * choices + 1.
 KERNEL_OF(experts_gate_up_f32, experts_gate_up<float, float>)
 KERNEL_OF(experts_gate_up_bf16, experts_gate_up<bf16, bf16>)
 KERNEL_OF(experts_gate_up_bf16_f8, experts_gate_up<bf16, f8>)
+KERNEL_OF(experts_gate_up_bf16_s8, experts_gate_up<bf16, s8>)
+KERNEL_OF(experts_gate_up_f32_f8, experts_gate_up<float, f8>)
+KERNEL_OF(experts_gate_up_f32_s8, experts_gate_up<float, s8>)
+KERNEL_OF(experts_gate_up_q8_f8, experts_gate_up<f8, f8>)
+
+// In place, what experts_gate_up made of rows that chose an expert.
+// Parameters: hidden, ids, num_rows, T, choices, I, whether scales are powers of two.
+KERNEL_OF(experts_round_f8, experts_round)
 
 // made [T * choices, D] = hidden . down of each slot's expert, in f32; weight [E][D, I]. By its type.
 // Parameters: hidden, ids, weight, its scales or null, made, num_rows, T, choices, E, I, D.
@@ -78,6 +111,7 @@ KERNEL_OF(experts_gate_up_bf16_f8, experts_gate_up<bf16, f8>)
 KERNEL_OF(experts_down_f32, experts_down<float>)
 KERNEL_OF(experts_down_bf16, experts_down<bf16>)
 KERNEL_OF(experts_down_f8, experts_down<f8>)
+KERNEL_OF(experts_down_s8, experts_down<s8>)
 
 extern "C" {
 

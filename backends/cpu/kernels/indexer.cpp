@@ -1,5 +1,7 @@
 // The indexer's choice: logits of a row against cached keys, and the positions of the k best.
 
+#pragma once // `indexer_fp8.cpp` has it, too
+
 #include "cache.h"
 #include "numbers.h"
 #include "team.h"

@@ -213,6 +213,10 @@ void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, i
     else
       all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles, k > 0);
   }
+  if constexpr (requires { w.of_sums(0); })
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t n = 0; n < num_tiles * TILE; n += LANES)
+        store(out[r] + n, load(out[r] + n) * w.of_sums(n));
 }
 
 // Columns `first` tiles on, `here` tiles of them, of one product of packed weights, of which there

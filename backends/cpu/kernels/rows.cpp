@@ -1,6 +1,6 @@
 // What is done to each row by itself: norms, rotations, rows that are looked up or stored.
 
-#include "numbers.h"
+#include "eight_bits.h"
 #include "team.h"
 
 namespace {
@@ -182,6 +182,8 @@ KERNEL_OF(append_f32_f32, append<float, float>)
 KERNEL_OF(append_f32_bf16, append<float, bf16>)
 KERNEL_OF(append_bf16_f32, append<bf16, float>)
 KERNEL_OF(append_bf16_bf16, append<bf16, bf16>)
+KERNEL_OF(append_f32_f8, append<float, f8>)
+KERNEL_OF(append_bf16_f8, append<bf16, f8>)
 
 // By the types of a, b and out.
 // Parameters: a, b, out, num_rows, rows, width, rows of a, b, out.

@@ -6,6 +6,7 @@ from lostwax.backends import predicates as P
 from lostwax.backends.cpu.lowerings.native_calls import (
     ON_HOST,
     ROOM_BYTES,
+    Argument,
     in_a_list,
     native,
     num_rows,
@@ -18,6 +19,8 @@ from lostwax.backends.portable.lowerings.attention import DENSE, SPARSE, Sizes
 from lostwax.backends.portable.lowerings.calls import Emit, scale_view, value_bytes
 from lostwax.backends.portable.lowerings.indexer import INDEX_TOPK, columns
 from lostwax.backends.portable.lowerings.linear import same_dtype
+from lostwax.backends.predicates import Predicate
+from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import Launch, View
 
@@ -28,9 +31,22 @@ FEW_ROWS = 8
 ROWS_OF_CHUNK = 16
 """Of more: they read the same cached keys while those are near."""
 
-_PLAIN = P.layout("cache_in", "f32", "bf16") & P.of_rows("positions")
+SPAN = 256
+"""Keys that a thread widens at once, as `kernels/indexer.cpp` cuts them."""
 
-_TYPES = ("f32 f32 f32 f32", "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16")
+_ROWS = P.of_rows("positions")
+_LATENTS = P.layout("cache_in", "f32", "bf16", "fp8_576", "fp8_656") & _ROWS
+_PLAIN = (
+    P.layout("cache_in", "f32", "bf16")
+    & of_types("q weights", "f32 f32", "bf16 f32")
+    & same_dtype("cache_in", "q")
+)
+_SCALED = P.layout("cache_in", "index_paged", "index_row") & of_types("q weights", "q8 f32")
+_KEYS = Predicate(lambda match: (_SCALED if match.is_scaled("q") else _PLAIN).refusal(match))
+
+_TYPES = (
+    "f32 f32 f32 f32", "f32 f32 f8 f32", "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16",
+)  # fmt: skip
 
 
 def _carved(s: Sizes, workspace: View | None) -> tuple[Carver, View, View]:
@@ -56,7 +72,7 @@ def _emit_attend(name: str, *, is_dense: bool) -> Emit:
                 float(match.attr(node, "scale")), scratch_bytes=ROOM_BYTES,
             ),
             native(
-                match, name, symbol("attend", match, "cache_in"), q, cache,
+                match, name, f"attend_{match.layout('cache_in')}", q, cache,
                 None if is_dense else match.view("selection"), match.view("positions"),
                 match.view("q_starts"), match.view("page_table"), context, rows, s.T, s.H, s.R,
                 s.C, most, *match.shape("page_table"), cache.shape[1],
@@ -84,7 +100,7 @@ def _attend(name: str, *, is_dense: bool) -> Lowering:
         name=name,
         pattern=DENSE if is_dense else SPARSE,
         emit=_emit_attend(name, is_dense=is_dense),
-        when=ON_HOST & _PLAIN & of_types(f"q_nope q_pe kv_b {out}", *_TYPES),
+        when=ON_HOST & _LATENTS & of_types(f"q_nope q_pe kv_b {out}", *_TYPES),
         row_invariant=not is_dense,  # one form in all programs: over a selection
         workspace=lambda match, knobs: _carved(Sizes(match, is_dense), None)[0].num_bytes,
         work=work,
@@ -98,17 +114,18 @@ def _emit_index(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     tile, rows = knobs["row_tile"], num_rows(match)
     logits = Carver(match.workspace).take("f32", min(tile, all_rows), wide)
     many = 1 if all_rows <= FEW_ROWS else ROWS_OF_CHUNK
+    kernel = "index_logits_fp8" if match.is_scaled("q") else symbol("index_logits", match, "q")
     launches: list[Launch] = []
     for first in range(0, all_rows, tile):
         here = min(tile, all_rows - first)
         launches += (
             native(
-                match, name, symbol("index_logits", match, "q"), q, weights,
+                match, name, kernel, q, weights,
                 match.view("cache_in"), positions, match.view("q_starts"),
                 match.view("page_table"), logits, rows, first, here, heads, dim, chosen.shape[1],
                 *match.shape("page_table"), match.shape("cache_in")[1], wide, many, *q.strides[:2],
-                weights.strides[0], float(match.attr("logits", "scale")),
-                scratch_bytes=4 * (heads + 3) * (dim + 4),
+                weights.strides[0], float(match.attr("logits", "scale")), *_scales_of_q(match),
+                scratch_bytes=4 * ((heads + 3) * (dim + 4) + _widened(match)),
             ),
             native(
                 match, name, "index_select", logits, positions, chosen, rows, first, here,
@@ -116,6 +133,20 @@ def _emit_index(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             ),
         )  # fmt: skip
     return tuple(launches)
+
+
+def _scales_of_q(match: Match) -> tuple[Argument, ...]:
+    """What the kernel of 8-bit queries and keys takes behind all else."""
+    scales = scale_view(match, "q")
+    if scales is None:
+        return ()
+    return scales, *scales.strides[:2], int(LAYOUTS[match.layout("cache_in")].is_paged)
+
+
+def _widened(match: Match) -> int:
+    """Numbers that are made f32 first, where they are not read as they lie."""
+    _, heads, dim = match.shape("q")
+    return (SPAN + heads) * dim if match.is_scaled("q") else 0
 
 
 def _index_workspace(match: Match, knobs: Knobs) -> int:
@@ -131,10 +162,7 @@ NATIVE_ATTENTION = (
         name="cpu_native_index_topk",
         pattern=INDEX_TOPK,
         emit=_emit_index,
-        when=ON_HOST
-        & _PLAIN
-        & of_types("q weights", "f32 f32", "bf16 f32")
-        & same_dtype("cache_in", "q"),
+        when=ON_HOST & _ROWS & _KEYS,
         row_invariant=True,
         knobs=(Knob("row_tile", (128, 32, 512)),),
         workspace=_index_workspace,

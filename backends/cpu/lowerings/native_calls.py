@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lostwax.backends import predicates as P
 from lostwax.backends.cpu.contract.check_native import check_native
-from lostwax.backends.cpu.contract.rule import SHORT, symbol_of
+from lostwax.backends.cpu.contract.rule import symbol_of
 from lostwax.backends.cpu.contract.sizes import ROOM_BYTES as ROOM_BYTES
 from lostwax.backends.cpu.contract.sizes import TILE as TILE
 from lostwax.backends.cpu.library import libraries
@@ -15,8 +15,14 @@ from lostwax.backends.predicates import Predicate
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Null, Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, View
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, BlockScale
 
 Argument = View | int | float | None
+
+SCALED = {("f8E4M3FN", FP8_BLOCKS): "f8", ("f8E4M3FN", FP8_ROW_BLOCKS): "q8"}
+"""Types of values with scales as kernels' symbols name them: weights in the square blocks of
+DeepSeek's checkpoints, activations with a scale for such a block's columns of a row. The third,
+`s8`, is int8 with a scale a row, whose width the layout says."""
 
 _HAS_LIBRARY = Predicate(
     lambda match: (
@@ -29,13 +35,10 @@ ON_HOST = P.not_captured() & P.host_memory() & _HAS_LIBRARY
 
 
 def of_types(values: str, *wanted: str) -> Predicate:
-    """The values' element types are one of the lists that are wanted, as kernels' symbols name
-    them. `f8` has a scale for each square block of DeepSeek's checkpoints, all others have none."""
+    """The values' types are one of the lists that are wanted, as kernels' symbols name them: those
+    with scales by these, too (`SCALED`), all others by their elements alone."""
     names = values.split()
-    found = Predicate(lambda match: _other_types(match, names, wanted))
-    for name in names:
-        found = found & Predicate(lambda match, name=name: _other_scales(match, name))
-    return found
+    return Predicate(lambda match: _other_types(match, names, wanted))
 
 
 def alike(values: str) -> Predicate:
@@ -45,26 +48,25 @@ def alike(values: str) -> Predicate:
 
 
 def _other_types(match: Match, names: list[str], wanted: tuple[str, ...]) -> str | None:
-    got = " ".join(_short(match, name) for name in names)
+    got = " ".join(type_name(match, name) for name in names)
     if got in wanted:
         return None
     return f"{', '.join(names)} are {got}, wants {' or '.join(wanted)}"
 
 
-def _other_scales(match: Match, name: str) -> str | None:
-    blocks = P.weight_blocks(name) if match.is_scaled(name) else P.ALWAYS
-    if match.is_scaled(name) != (_short(match, name) == "f8"):
-        return f"{name} is {match.dtype(name)} with{'' if match.is_scaled(name) else 'out'} scales"
-    return blocks.refusal(match)
-
-
-def _short(match: Match, name: str) -> str:
-    return SHORT.get(match.dtype(name), match.dtype(name))
+def type_name(match: Match, value: str) -> str:
+    """A tensor's type as kernels' symbols name it; a sentence where none reads it."""
+    dtype, scale = match.dtype(value), match.scale(value)
+    if scale is None:
+        return dtype
+    if scale == BlockScale(rows=1, cols=match.shape(value)[-1], dtype="f32") and dtype == "si8":
+        return "s8"
+    return SCALED.get((dtype, scale), f"{dtype} {scale}")
 
 
 def symbol(kernel: str, match: Match, values: str) -> str:
-    """A kernel's symbol by the values' element types, which are said once where all are one."""
-    return symbol_of(kernel, " ".join(_short(match, name) for name in values.split()))
+    """A kernel's symbol by the values' types, which are said once where all are one."""
+    return symbol_of(kernel, " ".join(type_name(match, name) for name in values.split()))
 
 
 def native(

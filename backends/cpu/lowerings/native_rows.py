@@ -81,12 +81,16 @@ def _add_norm(name: str, pattern: Region, total: str | None) -> Lowering:
     )
 
 
+_ELEMENTS = {"f32": "f32", "bf16": "bf16", "fp8_576": "f8"}
+"""Layouts of one element type, by its name in kernels' symbols."""
+
+
 def _emit_append(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     cache = match.view("cache_in")
     first, *others = match.views("rows")
     second = others[0] if others else None
     assert second is None or second.dtype == first.dtype  # both are the model's
-    kernel = f"append_{first.dtype}_{match.dtype('cache_in')}"
+    kernel = f"append_{first.dtype}_{_ELEMENTS[match.layout('cache_in')]}"
     return (
         native(
             match, "cpu_native_append", kernel, cache, match.view("slots"), first, second,
@@ -165,7 +169,7 @@ NATIVE_ROWS = (
         "cpu_native_append",
         AppendOp,
         _emit_append,
-        P.layout("cache_in", "f32", "bf16") & Predicate(_few_parts),
+        P.layout("cache_in", *_ELEMENTS) & Predicate(_few_parts),
     ),
     _lowering(
         "cpu_native_add",

@@ -90,6 +90,7 @@ def compile(
     dtype: Literal["fp32", "bf16"] = "bf16",
     max_context: Count | None = None,
     max_reqs: Count = 8,
+    weights: Literal["model", "stored", "dequantised", "int8"] = "model",
     drafts: Drafts = 0,
     tp: Ranks = 1,
     kv_layout: Literal["model", "bf16", "fp32", "fp8_656", "fp8_576"] = "model",
@@ -123,6 +124,10 @@ def compile(
     dtype
         What to compute and to cache in. fp32: fp32 throughout, nothing quantised. bf16: bf16
         activations and cache, weights as stored.
+    weights
+        How the weights of products are held. model: as the dtype says. stored: FP8 as in the
+        checkpoint, with fp32 too. dequantised: in the dtype. int8: with a scale a row, whatever
+        the checkpoint stores, and on the CPU without rounding what they multiply.
     kv_layout
         How the latent cache is stored. model: in the dtype. fp8_656: 8-bit latents with a scale
         for 128, bf16 rope keys. fp8_576: everything 8-bit without scales.
@@ -184,6 +189,7 @@ def compile(
         out,
         target=target,
         dtype=dtype,
+        weights=weights,
         formats={
             "kv": _IR_NAMES.get(kv_layout, kv_layout),
             "kv_scale": kv_scale,
@@ -252,6 +258,7 @@ def compile_checkpoint(
     *,
     target: str,
     dtype: str,
+    weights: str = "model",
     formats: dict[str, str] | None = None,
     tp: int = 1,
     max_context: int | None = None,
@@ -310,16 +317,18 @@ def compile_checkpoint(
     captured = capture(opened)
     chosen, reason = {"activations": "auto"} | (formats or {}), ""
     if chosen["activations"] == "auto":
-        choice = default_activations(backend, described, captured.weights, asked.dtype)
+        choice = default_activations(backend, described, captured.weights, asked.dtype, weights)
         chosen["activations"] = choice.form
         if choice.reason:
             reason = f"{choice.form}: {choice.reason}"
             phases.note(f"activations {reason}")
-    note_converted(described, captured.weights, asked.dtype, phases)
+    if weights != "dequantised":
+        note_converted(described, captured.weights, asked.dtype, phases)
     if chosen["activations"] == "fp8":  # scales are rounded as the checkpoint's were
         chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
     options = CompileOptions(
         dtype=asked.dtype,
+        weights=weights,
         formats=Formats(**chosen),
         sizes=sizes,
         batch_invariant=batch_invariant,
@@ -369,10 +378,12 @@ def note_converted(target: Target, weights: WeightTable, dtype: str, phases: Pha
 
 
 def default_activations(
-    backend: Backend, target: Target, weights: WeightTable, dtype: str
+    backend: Backend, target: Target, weights: WeightTable, dtype: str, held: str = "model"
 ) -> ActivationChoice:
-    """The target's where weights are FP8 and the rest is bf16; else what the model has."""
-    if backend.activations is None or not stores_fp8(weights) or dtype != "bf16":
+    """The target's where weights are FP8 and held so, and the rest is bf16; else what the model
+    has."""
+    stays = dtype == "bf16" and held in ("model", "stored")
+    if backend.activations is None or not stores_fp8(weights) or not stays:
         return ActivationChoice("model", "")
     choice: ActivationChoice = backend.load(backend.activations)(target)
     return choice
