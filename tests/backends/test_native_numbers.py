@@ -137,7 +137,13 @@ def test_gate_and_up_are_rounded_before_they_meet(native: NativePool) -> None:
     assert (out == 256 * 384).all()
 
 
-MIXED = ("cpu_native_append", "cpu_native_attend", "cpu_native_attend_dense")
+MIXED = (
+    "cpu_native_append",
+    "cpu_native_attend",
+    "cpu_native_attend_dense",
+    "cpu_native_attend_expanded",
+    "cpu_native_attend_dense_expanded",
+)
 
 
 @pytest.mark.parametrize(("dtype", "kv"), [("bf16", "f32"), ("f32", "bf16")])

@@ -199,19 +199,20 @@ template <> constexpr bool IS_F32<float> = true;
 
 // out [rows, 16 tiles] = x [rows, count] . w, up to 48 rows and 4 tiles. Where more rows read a
 // weight than share it in registers, it is made f32 once for all: a number is the same either way.
+// Where it `adds`, to what is there.
 template <typename X, typename W>
 void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles,
-              Room *room) {
+              Room *room, bool adds = false) {
   for (int64_t k = 0; k < count; k += K_BLOCK) {
     int64_t held = smaller(K_BLOCK, count - k);
     auto from = as_f32(x, rows, k, held, room->x);
     Tiles<W> here = w.from(0, k);
     if constexpr (IS_F32<W>)
-      all_rows(from, rows, here, held, out, num_tiles, k > 0);
+      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
     else if (rows <= ROWS_AT_ONCE)
-      all_rows(from, rows, here, held, out, num_tiles, k > 0);
+      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
     else
-      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles, k > 0);
+      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles, adds || k > 0);
   }
 }
 

@@ -2,6 +2,7 @@
 // join.
 
 #include "attention.cpp"
+#include "expanded_attention.cpp"
 #include "experts.cpp"
 #include "indexer.cpp"
 #include "products.cpp"

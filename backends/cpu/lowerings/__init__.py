@@ -5,6 +5,7 @@ from __future__ import annotations
 from lostwax.backends.cpu.lowerings.attention import CPU_ATTENTION
 from lostwax.backends.cpu.lowerings.experts import CPU_EXPERTS
 from lostwax.backends.cpu.lowerings.native_attention import NATIVE_ATTENTION
+from lostwax.backends.cpu.lowerings.native_expanded import NATIVE_EXPANDED
 from lostwax.backends.cpu.lowerings.native_products import NATIVE_PRODUCTS
 from lostwax.backends.cpu.lowerings.native_rows import NATIVE_ROWS
 from lostwax.backends.cpu.lowerings.row_by_row import CPU_ROW_BY_ROW
@@ -15,5 +16,5 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """What plans for this target choose from."""
-    own = (*NATIVE_ATTENTION, *NATIVE_PRODUCTS, *NATIVE_ROWS)
+    own = (*NATIVE_ATTENTION, *NATIVE_EXPANDED, *NATIVE_PRODUCTS, *NATIVE_ROWS)
     return (*own, *CPU_ATTENTION, *CPU_EXPERTS, *CPU_ROW_BY_ROW, *portable(target))
