@@ -30,10 +30,7 @@ template <> struct Lines<f8> {
   float one(int64_t n, int64_t i) const { return wide(first[n * count + i]) * scale(n, i); }
 };
 
-// As rows of a product, in f32: themselves, or a copy of so many of their numbers.
-inline Rows<float> as_f32(Lines<float> x, int64_t, int64_t k, int64_t, float *) {
-  return {x.first + k, x.count};
-}
+// As rows of a product, so many of their numbers in f32.
 template <typename W>
 Rows<float> as_f32(Lines<W> x, int64_t rows, int64_t k, int64_t count, float *room) {
   for (int64_t r = 0; r < rows; r++) {

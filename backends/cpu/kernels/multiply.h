@@ -11,8 +11,8 @@ namespace {
 const int64_t TILE = 16;     // columns that lie together
 const int64_t GROUP = 4;     // tiles of a chunk
 const int64_t WIDE = GROUP * TILE;
-const int64_t K_BLOCK = 512; // of a sum, before it is added to those before it
-const int64_t ROW_BLOCK = 48;
+const int64_t K_BLOCK = 128; // of a sum, before it is added to those before it
+const int64_t ROW_BLOCK = 96;
 const int64_t ROWS_AT_ONCE = 6; // as many as share what is read of a weight
 const int64_t SCALED = 128;     // rows and columns of an f8 weight under one scale
 const int PER_TILE = TILE / LANES; // vectors
@@ -155,15 +155,15 @@ void all_rows(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, i
   for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
     X from = x.behind(r);
     Places<float> to = out.behind(r);
-    // As many sums as registers hold: twice the tiles where a vector is one.
-    const int M = 2 / PER_TILE;
+    // As many tiles as registers hold sums of: 16 of 8 numbers, or 32 of 16.
+    const int SOME = PER_TILE == 1 ? 4 : 2, FEW = PER_TILE == 1 ? 4 : 1;
     switch (smaller(rows - r, ROWS_AT_ONCE)) {
     case 1: tiles<1, 4>(from, w, count, to, num_tiles, adds); break;
-    case 2: tiles<2, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    case 3: tiles<3, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    case 4: tiles<4, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    case 5: tiles<5, 2 * M>(from, w, count, to, num_tiles, adds); break;
-    default: tiles<6, 2 * M>(from, w, count, to, num_tiles, adds); break;
+    case 2: tiles<2, SOME>(from, w, count, to, num_tiles, adds); break;
+    case 3: tiles<3, SOME>(from, w, count, to, num_tiles, adds); break;
+    case 4: tiles<4, FEW>(from, w, count, to, num_tiles, adds); break;
+    case 5: tiles<5, FEW>(from, w, count, to, num_tiles, adds); break;
+    default: tiles<6, FEW>(from, w, count, to, num_tiles, adds); break;
     }
   }
 }
@@ -197,9 +197,15 @@ Tiles<float> as_f32(Tiles<W> w, int64_t count, int64_t num_tiles, float *room) {
 template <typename W> constexpr bool IS_F32 = false;
 template <> constexpr bool IS_F32<float> = true;
 
-// out [rows, 16 tiles] = x [rows, count] . w, up to 48 rows and 4 tiles. Where more rows read a
-// weight than share it in registers, it is made f32 once for all: a number is the same either way.
-// Where it `adds`, to what is there.
+// Whether so many rows read tiles from a copy of theirs: as f32, or of one piece, where the nearest
+// cache holds them.
+template <typename W> inline bool copied(Tiles<W>, int64_t rows) { return rows > ROWS_AT_ONCE; }
+inline bool copied(Tiles<float> w, int64_t rows) {
+  return rows > 4 * ROWS_AT_ONCE && w.tile != TILE;
+}
+
+// out [rows, 16 tiles] = x [rows, count] . w, up to ROW_BLOCK rows and 4 tiles, or that added to
+// out. A number is the same in a copy, so the bits are, too.
 template <typename X, typename W>
 void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles,
               Room *room, bool adds = false) {
@@ -207,12 +213,11 @@ void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, i
     int64_t held = smaller(K_BLOCK, count - k);
     auto from = as_f32(x, rows, k, held, room->x);
     Tiles<W> here = w.from(0, k);
-    if constexpr (IS_F32<W>)
-      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
-    else if (rows <= ROWS_AT_ONCE)
-      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
+    if (copied(w, rows))
+      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles,
+               adds || k > 0);
     else
-      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles, adds || k > 0);
+      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
   }
 }
 
