@@ -77,7 +77,7 @@ class NativePool:
         self._library = _loaded(content)
         if not self._library.allow_tiles():
             here -= TILES
-        self._suffix = next((s for s, more in library.more.items() if here >= set(more)), "")
+        self.suffix = next((s for s, more in library.more.items() if here >= set(more)), "")
         self._library.pool_create.restype = ctypes.c_void_p
         for name in ("pool_create", "pool_destroy", "pool_reserve", "run_step"):
             getattr(self._library, name)  # an AttributeError now
@@ -93,7 +93,7 @@ class NativePool:
         """The address of a kernel, of the best that this processor has. Raises ArtifactError where
         there is no such symbol."""
         try:
-            own = getattr(self._library, symbol + self._suffix)
+            own = getattr(self._library, symbol + self.suffix)
             found = ctypes.cast(own, ctypes.c_void_p).value
         except AttributeError as error:
             raise ArtifactError(
