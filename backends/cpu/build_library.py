@@ -52,14 +52,17 @@ class Build(NamedTuple):
 
 _V3 = Level("x86_64_v3", ("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
 _V4 = Level("x86_64_v4", ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
+_BF16 = Level("x86_64_v4+avx512bf16", (*_V4.features, "avx512_bf16"))
+_AMX = Level("x86_64_v4+avx512bf16+amx_tile+amx_bf16", (*_BF16.features, "amx_tile", "amx_bf16"))
+_BEST = ("_amx", "_avx512bf16", "_avx512")
 # Rounding and fusing in NEON are of armv8.0; v8.2 has the atomics that the threads meet by.
 _V8_2 = Level("generic+v8_2a", ("fp", "asimd", "crc32", "atomics", "asimdrdm"))
 BUILDS = {
     "x86-64-v3": Build(
         "x86_64-linux-gnu.2.28",
         _V3,
-        {"_avx512": _V4},
-        {"x86-64": ("_avx512", ""), "x86-64-v3": ("",), "x86-64-v4": ("_avx512",)},
+        {"_amx": _AMX, "_avx512bf16": _BF16, "_avx512": _V4},
+        {"x86-64": (*_BEST, ""), "x86-64-v3": ("",), "x86-64-v4": _BEST},
     ),
     "armv8.2-a": Build("aarch64-linux-gnu.2.28", _V8_2, {}, {"armv8.2-a": ("",)}),
 }

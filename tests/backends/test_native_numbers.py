@@ -213,7 +213,13 @@ def test_a_row_of_8_bits_has_the_same_bits_beside_others(native: NativePool, sym
         np.testing.assert_array_equal(_product(native, symbol, rows), many[:rows])
 
 
-MIXED = ("cpu_native_append", "cpu_native_attend", "cpu_native_attend_dense")
+MIXED = (
+    "cpu_native_append",
+    "cpu_native_attend",
+    "cpu_native_attend_dense",
+    "cpu_native_attend_expanded",
+    "cpu_native_attend_dense_expanded",
+)
 
 
 @pytest.mark.parametrize(("dtype", "kv"), [("bf16", "f32"), ("f32", "bf16")])

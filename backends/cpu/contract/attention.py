@@ -23,7 +23,7 @@ from lostwax.backends.cpu.contract.rule import (
 from lostwax.backends.cpu.contract.sizes import GROUP, HEADS, ROOM_BYTES, ROW_BLOCK, SCALED
 
 
-def _kv_b(dtype: str) -> tuple[Parameter, Parameter]:
+def kv_b_of(dtype: str) -> tuple[Parameter, Parameter]:
     """[H, nope + value, latent], row after row."""
 
     def rows(n: Numbers) -> int:
@@ -46,7 +46,7 @@ def _absorb(q: str, kv_b: str) -> tuple[Parameter, ...]:
     return (
         Memory("q_nope", q, lambda n: strided((n.T, n.nope_row), (n.H, n.nope_head), (n.nope, 1))),
         Memory("q_pe", q, lambda n: strided((n.T, n.pe_row), (n.H, n.pe_head), (n.rope, 1))),
-        *_kv_b(kv_b),
+        *kv_b_of(kv_b),
         Memory("q", "f32", lambda n: n.T * n.H * (n.latent + n.rope)),
         RealRows(),
         *wholes("T H nope rope value latent nope_row nope_head pe_row pe_head"),
@@ -86,7 +86,7 @@ def _attend(layout: str) -> tuple[Parameter, ...]:
 def _write_heads(kv_b: str, out: str) -> tuple[Parameter, ...]:
     return (
         Memory("context", "f32", lambda n: n.T * n.H * n.latent),
-        *_kv_b(kv_b),
+        *kv_b_of(kv_b),
         Memory("out", out, lambda n: strided((n.T, n.out_row), (n.H * n.value, 1))),
         RealRows(),
         *wholes("T H nope value latent out_row"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lostwax.backends.cpu.contract.adjust import ADJUST
 from lostwax.backends.cpu.contract.attention import ATTENTION
+from lostwax.backends.cpu.contract.expanded import EXPANDED
 from lostwax.backends.cpu.contract.experts import EXPERTS
 from lostwax.backends.cpu.contract.heads import HEADS
 from lostwax.backends.cpu.contract.indexer import INDEXER
@@ -19,6 +20,7 @@ RULES = {
     for rule in (
         *ADJUST,
         *ATTENTION,
+        *EXPANDED,
         *EXPERTS,
         *HEADS,
         *INDEXER,

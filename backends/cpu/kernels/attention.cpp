@@ -2,6 +2,7 @@
 // cached rows see them, scores and contexts are f32.
 
 #include "layouts.h"
+#include "lines.h"
 #include "multiply.h"
 #include "team.h"
 
@@ -99,29 +100,6 @@ inline void contexts(L form, const typename L::Place *const *cached, const float
       context[h * latent + c] = sum;
     }
 }
-
-// Rows of a weight, `count` numbers each.
-template <typename W> struct Lines {
-  const W *first;
-  int64_t count;
-  Lines from(int64_t n) const { return {first + n * count, count}; }
-  vf at(int64_t n, int64_t i) const { return load(first + n * count + i); }
-  float one(int64_t n, int64_t i) const { return wide(first[n * count + i]); }
-};
-
-// The same of e4m3 with a scale for each 128 rows and columns.
-template <> struct Lines<f8> {
-  const f8 *first;
-  int64_t count;
-  const float *scales;
-  int64_t row; // of the first line, where scales begin
-  Lines from(int64_t n) const { return {first + n * count, count, scales, row + n}; }
-  float scale(int64_t n, int64_t i) const {
-    return F8_FACTOR * scales[(row + n) / SCALED * parts(count, SCALED) + i / SCALED];
-  }
-  vf at(int64_t n, int64_t i) const { return load(first + n * count + i) * same(scale(n, i)); }
-  float one(int64_t n, int64_t i) const { return wide(first[n * count + i]) * scale(n, i); }
-};
 
 // out[r][n] = x[r] . w[n], for R rows and N rows of w. A sum has one order, whatever stands beside
 // it.
@@ -295,13 +273,6 @@ template <typename L> void attend(void **params, Team *team) {
     }
     all_heads(form, held, cached, count, own_q, width, scores, most, latent, to);
   }
-}
-
-template <typename W> inline Lines<W> lines_of(void **params, int index, int64_t latent) {
-  return {pointer<W>(params, index), latent};
-}
-template <> inline Lines<f8> lines_of<f8>(void **params, int index, int64_t latent) {
-  return {pointer<f8>(params, index), latent, pointer<float>(params, index + 1), 0};
 }
 
 template <typename W, typename T> void write_heads(void **params, Team *team) {

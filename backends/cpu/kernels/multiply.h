@@ -11,8 +11,8 @@ namespace {
 const int64_t TILE = 16;     // columns that lie together
 const int64_t GROUP = 4;     // tiles of a chunk
 const int64_t WIDE = GROUP * TILE;
-const int64_t K_BLOCK = 512; // of a sum, before it is added to those before it
-const int64_t ROW_BLOCK = 48;
+const int64_t K_BLOCK = 128; // of a sum, before it is added to those before it
+const int64_t ROW_BLOCK = 96;
 const int64_t ROWS_AT_ONCE = 6; // as many as share what is read of a weight
 const int64_t SCALED = 128;     // rows and columns of an f8 weight under one scale
 const int PER_TILE = TILE / LANES; // vectors
@@ -56,7 +56,7 @@ template <typename W> struct Tiles {
   Tiles matrix(int64_t i, int64_t num_tiles) const { return from(i * num_tiles, 0); }
   vf at(int t, int64_t k, int v) const { return load(first + t * tile + k * step + v * LANES); }
   // Rows from one on that have the factors of that one; what these are of a tile.
-  int64_t alike(int64_t) const { return K_BLOCK; }
+  int64_t alike(int64_t) const { return 1 << 30; }
   vf factor(int, int64_t) const { return same(1.0f); }
   static vf times(vf x, vf) { return x; }
   float one(int64_t k, int64_t n) const { return wide(first[k * step + n]); } // of the first tile
@@ -94,7 +94,7 @@ template <> struct Tiles<f8> {
 
 // What a thread takes for a product beside its operands.
 struct Room {
-  float x[ROW_BLOCK * K_BLOCK], w[GROUP * K_BLOCK * TILE], whole[2][ROW_BLOCK * WIDE];
+  float x[2 * ROW_BLOCK * K_BLOCK], w[2 * GROUP * K_BLOCK * TILE], whole[2][ROW_BLOCK * WIDE];
 };
 
 // out[r][16 v ...] (+)= x[r] . w for R rows and V tiles, over k of a block.
@@ -155,15 +155,15 @@ void all_rows(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, i
   for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
     X from = x.behind(r);
     Places<float> to = out.behind(r);
-    // As many sums as registers hold: four vectors a row.
-    const int V = 4 / PER_TILE;
+    // As many tiles as registers hold sums of: 16 of 8 numbers, or 32 of 16.
+    const int SOME = PER_TILE == 1 ? 4 : 2, FEW = PER_TILE == 1 ? 4 : 1;
     switch (smaller(rows - r, ROWS_AT_ONCE)) {
     case 1: tiles<1, 4>(from, w, count, to, num_tiles, adds); break;
-    case 2: tiles<2, V>(from, w, count, to, num_tiles, adds); break;
-    case 3: tiles<3, V>(from, w, count, to, num_tiles, adds); break;
-    case 4: tiles<4, V>(from, w, count, to, num_tiles, adds); break;
-    case 5: tiles<5, V>(from, w, count, to, num_tiles, adds); break;
-    default: tiles<6, V>(from, w, count, to, num_tiles, adds); break;
+    case 2: tiles<2, SOME>(from, w, count, to, num_tiles, adds); break;
+    case 3: tiles<3, SOME>(from, w, count, to, num_tiles, adds); break;
+    case 4: tiles<4, FEW>(from, w, count, to, num_tiles, adds); break;
+    case 5: tiles<5, FEW>(from, w, count, to, num_tiles, adds); break;
+    default: tiles<6, FEW>(from, w, count, to, num_tiles, adds); break;
     }
   }
 }
@@ -197,21 +197,41 @@ Tiles<float> as_f32(Tiles<W> w, int64_t count, int64_t num_tiles, float *room) {
 template <typename W> constexpr bool IS_F32 = false;
 template <> constexpr bool IS_F32<float> = true;
 
-// out [rows, 16 tiles] = x [rows, count] . w, up to 48 rows and 4 tiles. Where more rows read a
-// weight than share it in registers, it is made f32 once for all: a number is the same either way.
+// Whether so many rows read tiles from a copy of theirs: as f32, or of one piece, where the nearest
+// cache holds them.
+template <typename W> inline bool copied(Tiles<W>, int64_t rows) { return rows > ROWS_AT_ONCE; }
+inline bool copied(Tiles<float> w, int64_t rows) {
+  return rows > 4 * ROWS_AT_ONCE && w.tile != TILE;
+}
+
+// Whether the processor's bf16 instructions take such rows and tiles (`pairs.h`).
+template <typename X, typename W> constexpr bool PAIRED = false;
+#if defined(__AVX512BF16__)
+template <typename W> constexpr bool PAIRED<Rows<bf16>, W> = !IS_F32<W>;
+template <typename W> constexpr bool PAIRED<Listed<bf16>, W> = !IS_F32<W>;
+#endif
+template <typename X, typename W>
+void multiply_pairs(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out,
+                    int64_t num_tiles, Room *room, bool adds);
+
+// out [rows, 16 tiles] = x [rows, count] . w, up to ROW_BLOCK rows and 4 tiles, or that added to
+// out. A number is the same in a copy, so the bits are, too.
 template <typename X, typename W>
 void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles,
-              Room *room) {
+              Room *room, bool adds = false) {
+  if constexpr (PAIRED<X, W> && !requires { w.of_sums(0); }) {
+    multiply_pairs(x, rows, w, count, out, num_tiles, room, adds);
+    return;
+  }
   for (int64_t k = 0; k < count; k += K_BLOCK) {
     int64_t held = smaller(K_BLOCK, count - k);
     auto from = as_f32(x, rows, k, held, room->x);
     Tiles<W> here = w.from(0, k);
-    if constexpr (IS_F32<W>)
-      all_rows(from, rows, here, held, out, num_tiles, k > 0);
-    else if (rows <= ROWS_AT_ONCE)
-      all_rows(from, rows, here, held, out, num_tiles, k > 0);
+    if (copied(w, rows))
+      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles,
+               adds || k > 0);
     else
-      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles, k > 0);
+      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
   }
   if constexpr (requires { w.of_sums(0); })
     for (int64_t r = 0; r < rows; r++)
@@ -270,3 +290,5 @@ template <> inline Tiles<f8> packed<f8>(void **params, int index, int64_t count)
 }
 
 } // namespace
+
+#include "pairs.h"

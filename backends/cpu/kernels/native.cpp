@@ -3,6 +3,7 @@
 
 #include "adjust.cpp"
 #include "attention.cpp"
+#include "expanded_attention.cpp"
 #include "experts.cpp"
 #include "heads.cpp"
 #include "indexer.cpp"

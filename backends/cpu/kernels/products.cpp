@@ -22,9 +22,9 @@ template <typename X, typename W, typename T> void linear(void **params, Team *t
   auto x = rows_of<X>(params, integer(params, 8), 10);
   Tiles<W> w = packed<W>(params, 1, count);
   int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
-  int64_t chunks = groups * parts(rows, ROW_BLOCK);
+  int64_t blocks = parts(rows, ROW_BLOCK), chunks = groups * blocks;
   for (int64_t c; (c = take(team, chunks)) >= 0;) {
-    int64_t first = c % groups * GROUP, row = c / groups * ROW_BLOCK;
+    int64_t first = c / blocks * GROUP, row = c % blocks * ROW_BLOCK;
     columns_of(x.behind(row), smaller(ROW_BLOCK, rows - row), w, count, columns, first,
                smaller(GROUP, num_tiles - first), Places<T>{out + row * out_row, out_row, nullptr},
                (Room *)team->scratch);
@@ -39,11 +39,12 @@ template <typename X, typename W, typename T> void gate_up(void **params, Team *
   auto x = rows_of<X>(params, integer(params, 10), 12);
   Tiles<W> gate = packed<W>(params, 1, count), up = packed<W>(params, 3, count);
   int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
-  int64_t chunks = groups * parts(rows, ROW_BLOCK);
+  int64_t blocks = parts(rows, ROW_BLOCK), chunks = groups * blocks;
   for (int64_t c; (c = take(team, chunks)) >= 0;) {
-    int64_t first = c % groups * GROUP, row = c / groups * ROW_BLOCK;
+    int64_t first = c / blocks * GROUP, row = c % blocks * ROW_BLOCK;
     gated_columns<T>(x.behind(row), smaller(ROW_BLOCK, rows - row), gate, up, count, columns, first,
-                     smaller(GROUP, num_tiles - first), Places<T>{out + row * out_row, out_row, nullptr}, (Room *)team->scratch);
+                     smaller(GROUP, num_tiles - first),
+                     Places<T>{out + row * out_row, out_row, nullptr}, (Room *)team->scratch);
   }
 }
 

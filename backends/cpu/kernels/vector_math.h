@@ -16,7 +16,8 @@
 typedef float vf __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES), aligned(4)));
 
-static inline vf same(float value) { return vf{} + value; }
+// Less 0 is what a compiler knows to be the value itself; 0 and a value would be added, as -0 is not.
+static inline vf same(float value) { return value - vf{}; }
 
 static inline vf chosen(vi mask, vf yes, vf no) {
   return (vf)(((vi)yes & mask) | ((vi)no & ~mask));

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lostwax.backends.cpu.lowerings.attention import CPU_ATTENTION
 from lostwax.backends.cpu.lowerings.experts import CPU_EXPERTS
 from lostwax.backends.cpu.lowerings.native_attention import NATIVE_ATTENTION
+from lostwax.backends.cpu.lowerings.native_expanded import NATIVE_EXPANDED
 from lostwax.backends.cpu.lowerings.native_heads import NATIVE_HEADS
 from lostwax.backends.cpu.lowerings.native_lookup import NATIVE_LOOKUP
 from lostwax.backends.cpu.lowerings.native_products import NATIVE_PRODUCTS
@@ -22,6 +23,7 @@ def lowerings(target: Target) -> tuple[Lowering, ...]:
     rows = (*NATIVE_LOOKUP, *NATIVE_ROPE, *NATIVE_ROWS, *NATIVE_QUANTISE, *NATIVE_HEADS)
     return (
         *NATIVE_ATTENTION,
+        *NATIVE_EXPANDED,
         *NATIVE_PRODUCTS,
         *rows,
         *CPU_ATTENTION,
