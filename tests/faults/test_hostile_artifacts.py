@@ -148,7 +148,7 @@ def test_resealed_values_are_refused_or_harmless(
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("name", [PROGRAM, "programs/decode-t1-b1-p8-all.json", "probes.json"])
+@pytest.mark.parametrize("name", [PROGRAM, "probes.json"])
 def test_resealed_parameters_of_native_kernels_are_refused_or_harmless(
     art: Path, small_checkpoint: Path, name: str
 ) -> None:
