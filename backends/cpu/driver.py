@@ -50,7 +50,7 @@ class CpuDriver:
         self._kernels = kernels
         self._compiled = compiled
         self._pools: dict[str, NativePool] = {}
-        self._kept: dict[int, KernelLaunch] = {}
+        self._checked_launches: dict[int, KernelLaunch] = {}
         """Launches that keep their kernels' rules, by id."""
         self._threads = usable_threads()
         self._calls_torch = False
@@ -142,9 +142,9 @@ class CpuDriver:
     def _checked(self, launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
         """What stands behind the launch's parameters; all layers of a block share the launch."""
         try:
-            if self._kept.get(id(launch)) is not launch:
+            if self._checked_launches.get(id(launch)) is not launch:
                 check_native(launch)
-                self._kept[id(launch)] = launch
+                self._checked_launches[id(launch)] = launch
             return appended(launch, lambda view: resolve(view).shape[0])
         except Unfit as error:
             raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error

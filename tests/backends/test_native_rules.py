@@ -19,7 +19,7 @@ from small_fixtures import Compiled
 
 from lostwax.backends.cpu import pool
 from lostwax.backends.cpu.contract.check_native import Unfit, appended, check_native
-from lostwax.backends.cpu.contract.rule import MOST, Memory, Rule
+from lostwax.backends.cpu.contract.rule import MOST, Memory, Numbers, Rule
 from lostwax.backends.cpu.contract.rule import Parameter as Wanted
 from lostwax.backends.cpu.contract.rules import RULES
 from lostwax.backends.cpu.library import KERNELS, libraries, library_bytes
@@ -67,13 +67,20 @@ def test_a_kernel_touches_no_more_than_its_rule_says(native: NativePool) -> None
 def _shorter(rule: Rule, name: str) -> Rule:
     """The rule without one element of a pointer, or without half of a thread's scratch."""
 
+    def half(n: Numbers) -> int:
+        return rule.scratch_bytes(n) // 128 * 64
+
     def short(each: Wanted) -> Wanted:
         if not isinstance(each, Memory) or each.name != name:
             return each
-        return replace(each, reach=lambda n: max(each.reach(n) - 1, 0))
+
+        def reach(n: Numbers) -> int:
+            return max(each.reach(n) - 1, 0)
+
+        return replace(each, reach=reach)
 
     if name == "scratch":
-        return replace(rule, scratch_bytes=lambda n: rule.scratch_bytes(n) // 128 * 64)
+        return replace(rule, scratch_bytes=half)
     return replace(rule, parameters=tuple(map(short, rule.parameters)))
 
 

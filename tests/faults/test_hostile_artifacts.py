@@ -101,9 +101,11 @@ def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]
     return use_all
 
 
-def resealed_values(art: Path, name: str, count: int, seed: int = SEED) -> Iterator[Mutant]:
+def resealed_values(
+    art: Path, name: str, count: int, seed: int = SEED, within: str = ""
+) -> Iterator[Mutant]:
     whole = (art / name).read_bytes()
-    for what, text in value_mutants(whole, name, count, seed):
+    for what, text in value_mutants(whole, name, count, seed, within):
 
         def apply(at: Path, text: bytes = text) -> None:
             at.write_bytes(text)
@@ -122,6 +124,8 @@ VALUES_TRIED = {
     "programs/score-r8.json": 150,
 }
 """How many values of each file; with the whole files, certificates and the rest over a thousand."""
+PARAMETERS_TRIED = 150
+"""How many parameters of launches."""
 
 
 def test_a_wrong_file_of_an_artifact_is_refused_by_name(art: Path, small_checkpoint: Path) -> None:
@@ -141,6 +145,17 @@ def test_resealed_values_are_refused_or_harmless(
     found = try_all(art, name, mutants, use_artifact(art, small_checkpoint, name), ANY_FILE)
     assert found.total() == count
     assert found["refused"] > found["harmless"], "nearly every value means something"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", [PROGRAM, "probes.json"])
+def test_resealed_parameters_of_native_kernels_are_refused_or_harmless(
+    art: Path, small_checkpoint: Path, name: str
+) -> None:
+    """Nothing but `cpu/contract/` stands between these numbers and memory."""
+    mutants = resealed_values(art, name, PARAMETERS_TRIED, seed=2, within=".params.")
+    found = try_all(art, name, mutants, use_artifact(art, small_checkpoint, name), ANY_FILE)
+    assert found["refused"] > found["harmless"] > 0
 
 
 @pytest.mark.hostile
