@@ -74,7 +74,8 @@ def _parts(match: Match) -> int:
 
 def _shape(match: Match) -> tuple[View, int, int, int]:
     """What kernels take to know parts of rows: the real rows, all, ids of a row and of a part."""
-    return num_rows(match), *match.shape("logits"), PART
+    rows, vocab = match.shape("logits")
+    return num_rows(match), rows, vocab, PART
 
 
 def _head_parts(match: Match, name: str, found: View, *, picks: bool) -> Launch:
