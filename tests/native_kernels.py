@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lostwax.backends.cpu.compiler import CpuCompiler
 from lostwax.backends.cpu.driver import CpuDriver
@@ -43,21 +42,20 @@ def native_driver() -> CpuDriver:
     return CpuDriver(CPU, lambda _: library_bytes(CPU.arch), {kernel.binary: kernel})
 
 
-Array = NDArray[np.generic]
-_DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.int32): "i32"}
+_DTYPES = {"float32": "f32", "int32": "i32"}
 
 
 def run_native(
     driver: CpuDriver,
     lowering: str,
-    given: Mapping[str, Array],
+    given: Mapping[str, np.ndarray],
     results: Mapping[str, Value],
     real: int | None = None,
-) -> dict[str, Array]:
+) -> dict[str, np.ndarray]:
     """The results of one of the CPU's lowerings over the rows of a head, `real` of which are (by
     default all). What it leaves alone is NaN, or -1. AssertionError for a write beside a buffer."""
     (rows,) = {value.shape[0] for value in results.values()}
-    values = {name: Value(array.shape, _DTYPES[array.dtype]) for name, array in given.items()}
+    values = {name: Value(array.shape, _DTYPES[array.dtype.name]) for name, array in given.items()}
     (chosen,) = (low for low in lowerings(CPU) if low.name == lowering)
     with TemporaryDirectory() as folder:
         match = PlainMatch(

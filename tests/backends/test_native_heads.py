@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from native_kernels import native_driver, run_native
-from numpy.typing import NDArray
 from sampled_rows import ROWS, Arrays, rows_of
 
 from lostwax.backends.cpu import pool
@@ -92,7 +91,7 @@ def data(request: pytest.FixtureRequest, vocab: int) -> Arrays:
     return found
 
 
-def _require_near(got: NDArray[np.generic], want: NDArray[np.generic]) -> None:
+def _require_near(got: np.ndarray, want: np.ndarray) -> None:
     """Equal but for rounding to f32, NaN to NaN."""
     np.testing.assert_allclose(got, want.astype(np.float32), rtol=2e-6, atol=2e-6)
 

@@ -84,8 +84,10 @@ inline void weigh(const float *x, const Nucleus &asked, Piece at, Bin *bins) {
     bins[b] = {0, 0};
   for (int64_t i = at.begin; i < at.end; i += LANES) {
     vf here = logits_at(x, i, at.end);
-    vi bin = asked.bin(here);
-    vl mass = asked.mass(here);
+    int32_t bin[LANES];
+    int64_t mass[LANES];
+    *(vi *)bin = asked.bin(here);
+    *(vl *)mass = asked.mass(here);
     for (int64_t lane = 0; lane < smaller(LANES, at.end - i); lane++) {
       bins[bin[lane]].mass += mass[lane];
       bins[bin[lane]].count++;
@@ -104,13 +106,17 @@ inline int64_t list(const float *x, int64_t width, const Nucleus &asked, int fir
   int64_t found = 0;
   for (int64_t i = 0; i < width; i += LANES) {
     vf here = logits_at(x, i, width);
-    vi bin = asked.bin(here), inside = (bin >= first) & (bin <= last);
-    if (!any(inside))
+    vi bin = asked.bin(here), is_inside = (bin >= first) & (bin <= last);
+    if (!any(is_inside))
       continue;
-    vl mass = asked.mass(here);
+    int32_t inside[LANES];
+    int64_t mass[LANES];
+    *(vi *)inside = is_inside;
+    *(vl *)mass = asked.mass(here);
     for (int64_t lane = 0; lane < smaller(LANES, width - i); lane++) {
-      held[found] = {key_of(here[lane], i + lane), mass[lane]};
-      found += inside[lane] && held[found].key >= least;
+      uint64_t key = key_of(x[i + lane], i + lane);
+      held[found] = {key, mass[lane]};
+      found += inside[lane] && key >= least;
     }
   }
   return found;

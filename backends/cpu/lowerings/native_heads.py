@@ -74,7 +74,8 @@ def _parts(match: Match) -> int:
 
 def _shape(match: Match) -> tuple[View, int, int, int]:
     """What kernels take to know parts of rows: the real rows, all, ids of a row and of a part."""
-    return num_rows(match), *match.shape("logits"), PART
+    rows, vocab = match.shape("logits")
+    return num_rows(match), rows, vocab, PART
 
 
 def _head_parts(match: Match, name: str, found: View, *, picks: bool) -> Launch:
@@ -190,30 +191,33 @@ def _emit_nucleus(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     )
 
 
-def _nothing(match: Match, workspace: View | None) -> tuple[Carver]:
-    return (Carver(workspace),)
-
-
 def _lowering(
     name: str,
     pattern: Region | type[IRDLOperation],
     emit: Emit,
-    carved: Callable[[Match, View | None], tuple[object, ...]] = _nothing,
+    workspace: Callable[[Match], int] = lambda match: 0,
 ) -> Lowering:
-    def workspace(match: Match, knobs: Knobs) -> int:
-        carver = carved(match, None)[0]
-        assert isinstance(carver, Carver)
-        return carver.num_bytes
-
     return Lowering(
         name=name,
         pattern=pattern if isinstance(pattern, Region) else Region.single(pattern),
         emit=emit,
         when=ON_HOST & of_types("logits", "f32") & P.of_rows("logits"),
         row_invariant=True,
-        workspace=workspace,
+        workspace=lambda match, knobs: workspace(match),
         work=lambda match, knobs: in_a_list(match.work()),
     )
+
+
+def _parts_bytes(match: Match) -> int:
+    return _carved_parts(match, None)[0].num_bytes
+
+
+def _score_bytes(match: Match) -> int:
+    return _carved_score(match, None)[0].num_bytes
+
+
+def _nucleus_bytes(match: Match) -> int:
+    return _carved_nucleus(match, None)[0].num_bytes
 
 
 def _adjust(name: str, pattern: Region | type[IRDLOperation], out: str, *taken: str) -> Lowering:
@@ -225,8 +229,8 @@ NATIVE_HEADS = (
     _adjust("cpu_native_bias", BiasOp, "op.out", *_BIAS),
     _adjust("cpu_native_mask", MaskOp, "op.out", *_MASK),
     _adjust("cpu_native_adjust", ADJUSTED, "masked", *_PENALTIES, *_BIAS, *_MASK),
-    _lowering("cpu_native_nucleus", NucleusOp, _emit_nucleus, _carved_nucleus),
-    _lowering("cpu_native_pick", PickOp, _emit_pick, _carved_parts),
-    _lowering("cpu_native_logprob", LogprobOp, _emit_logprob, _carved_parts),
-    _lowering("cpu_native_score", ScoreOp, _emit_score, _carved_score),
+    _lowering("cpu_native_nucleus", NucleusOp, _emit_nucleus, _nucleus_bytes),
+    _lowering("cpu_native_pick", PickOp, _emit_pick, _parts_bytes),
+    _lowering("cpu_native_logprob", LogprobOp, _emit_logprob, _parts_bytes),
+    _lowering("cpu_native_score", ScoreOp, _emit_score, _score_bytes),
 )
