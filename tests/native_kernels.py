@@ -9,8 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import torch
-
 from lostwax.backends.cpu.compiler import CpuCompiler
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.library import library_bytes
@@ -18,8 +16,6 @@ from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.host_memory import HostPlace
-from lostwax.backends.runtime.memory import Place
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.target import Target
 
@@ -43,12 +39,6 @@ def driver_of(artifact: Path) -> CpuDriver:
     reader = ArtifactReader(artifact)
     compiled = {kernel.binary: kernel for kernel in reader.manifest.kernels}
     return CpuDriver(reader.manifest.target, reader.kernel, compiled)
-
-
-def tensor_at(place: Place) -> torch.Tensor:
-    """What host calls on the CPU are given for a place."""
-    assert isinstance(place, HostPlace)
-    return place.tensor()
 
 
 @contextmanager
