@@ -61,7 +61,12 @@ def start(cache: Path, served: tuple[str, ...]) -> tuple[Times, dict[str, Any]]:
             assert server.stderr is not None
             server.stderr.read()
     found = phases | {FIRST: first, REST: last - first}
-    times = {"ready": ready, "first token": ready + first, "text": text, "compilers": compilers}
+    times: dict[str, Any] = {
+        "ready": ready,
+        "first token": ready + first,
+        "text": text,
+        "compilers": compilers,
+    }
     times["resident_mib"] = memory
     return found, times
 

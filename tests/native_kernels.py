@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
 from lostwax.backends.cpu.compiler import CpuCompiler
 from lostwax.backends.cpu.driver import CpuDriver
@@ -21,8 +20,6 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers
-from lostwax.backends.runtime.host_memory import HostPlace
-from lostwax.backends.runtime.memory import Place
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket
 from lostwax.ir.contract.target import Target
@@ -76,12 +73,6 @@ def driver_of(artifact: Path) -> CpuDriver:
     reader = ArtifactReader(artifact)
     compiled = {kernel.binary: kernel for kernel in reader.manifest.kernels}
     return CpuDriver(reader.manifest.target, reader.kernel, compiled)
-
-
-def tensor_at(place: Place) -> torch.Tensor:
-    """What host calls on the CPU are given for a place."""
-    assert isinstance(place, HostPlace)
-    return place.tensor()
 
 
 @contextmanager

@@ -84,9 +84,9 @@ class CpuDriver:
             return self._bind_torch(launch, resolve)
         pool = self._pool(launch.binary)
         added = self._checked(launch, resolve)
-        parameters, places = over_memory((*launch.params, *added), resolve, _no_tensor_map)
+        parameters, tensors = over_memory((*launch.params, *added), resolve, _no_tensor_map)
         kernel = pool.kernel(launch.symbol)
-        native = NativeLaunch(kernel, parameters, launch.shared_bytes, places)
+        native = NativeLaunch(kernel, parameters, launch.shared_bytes, tensors)
         return StepList(pool, (native,))
 
     def _bind_torch(self, call: HostCall, resolve: Resolve) -> Thunk:

@@ -129,8 +129,9 @@ class DeviceStep:
             return self._finish(stages, plan, result)
 
         def finish(masks: Masks) -> Started:
-            self._masks.write(masks)
-            return self._finish(stages, plan, result)
+            with self._driver.running():  # as the body ran, whoever brings the masks
+                self._masks.write(masks)
+                return self._finish(stages, plan, result)
 
         return Held(finish)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.memory import Place
+from lostwax.backends.runtime.memory import Array, Place
 
 ReadRows = Callable[[], dict[str, Any]]
 """Gives lists of results by name, an entry a row."""
@@ -16,14 +16,15 @@ class ResultCopy:
     """One program's outputs: places [rows or more, ...] in the driver's memory."""
 
     def __init__(self, outputs: Mapping[str, Place], rows: int, driver: Driver) -> None:
-        self._outputs = dict(outputs)
-        self._memory = driver.memory
+        self._arrays: dict[str, Array] = {}
         self._packed: Any = None
-        if not self._memory.is_host:
+        if driver.memory.is_host:
+            self._arrays = {name: driver.memory.array_at(each) for name, each in outputs.items()}
+        else:
             # Imported here: it is torch's, which no process needs that computes on the host alone.
             from lostwax.backends.runtime.packed_results import PackedResults
 
-            self._packed = PackedResults(self._outputs, rows, driver)
+            self._packed = PackedResults(outputs, rows, driver)
 
     def start(self, rows: int) -> ReadRows:
         """Enqueue the copy of the first `rows` rows; the function reads them as lists, by name.
@@ -32,8 +33,5 @@ class ResultCopy:
         """
         if self._packed is not None:
             return self._packed.start(rows)
-        found = {
-            name: self._memory.array_at(place)[:rows].tolist()
-            for name, place in self._outputs.items()
-        }
+        found = {name: array[:rows].tolist() for name, array in self._arrays.items()}
         return lambda: found  # read at once: what runs next writes over it

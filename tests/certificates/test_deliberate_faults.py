@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from native_kernels import driver_of, tensor_at, torch_alone
+from host_places import tensor_at
+from native_kernels import driver_of, torch_alone
 from tiny import PLAIN, write_config
 
 from lostwax.backends.compile import CompileOptions, compile_module

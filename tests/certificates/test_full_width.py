@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from native_kernels import driver_of, tensor_at
+from host_places import tensor_at
+from native_kernels import driver_of
 
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.cpu.driver import CpuDriver

@@ -12,8 +12,10 @@ from small_fixtures import Compiled, CompileSmall
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.ir.contract.program import HostCall, launches_of
 
-WATCHED = ("torch", "xdsl", "onnx", "triton", "transformers", "lostwax.frontend")
-WATCHED += ("lostwax.backends.compile", "lostwax.backends.proof", "lostwax.ir.dialects")
+WATCHED = (
+    "torch", "xdsl", "onnx", "triton", "transformers", "lostwax.frontend",
+    "lostwax.backends.compile", "lostwax.backends.proof", "lostwax.ir.dialects",
+)  # fmt: skip
 
 # Every process of the server reads it as it starts: gateway, engine, and whatever they start.
 # Only what is run is noted: whether torch is installed is asked of any server.
