@@ -26,7 +26,9 @@ def _view(name: str, dtype: str, shape: tuple[int, ...]) -> View:
 
 def test_the_cpu_driver_refuses_another_architecture() -> None:
     foreign = msgspec.structs.replace(CPU, name="cpu-other", arch="riscv64")
-    with pytest.raises(DeviceUnavailable, match="compile for a target that runs here: --target cpu"):
+    with pytest.raises(
+        DeviceUnavailable, match="compile for a target that runs here: --target cpu"
+    ):
         CpuDriver(foreign, no_kernels, {})
 
 
