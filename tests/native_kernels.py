@@ -10,21 +10,27 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lostwax.backends.cpu.compiler import CpuCompiler
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.library import library_bytes
 from lostwax.backends.cpu.lowerings import lowerings
+from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers
+from lostwax.backends.runtime.kernel_parameters import PackedParameters
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.parameter import Null, Scalar
 from lostwax.ir.contract.program import Bucket
 from lostwax.ir.contract.target import Target
 
 NATIVE = "cpu_native_"
+SCRATCH = 1 << 18
+"""Bytes, as much as any kernel here takes."""
 
 
 def build_native(source: KernelSource) -> CompiledKernel:
@@ -84,3 +90,26 @@ def torch_alone() -> Generator[None]:
 
     with patch("lostwax.backends.cpu.lowerings.lowerings", without):
         yield
+
+
+PARKED = np.float32(-77.25)
+"""What an output holds where nothing may be written."""
+
+
+def run_kernel(
+    native: NativePool, symbol: str, *arguments: NDArray[np.generic] | float | None
+) -> None:
+    """Run one kernel over arrays and numbers."""
+    packed = PackedParameters([_parameter(each) for each in arguments])
+    launch = NativeLaunch(native.kernel(symbol), packed, SCRATCH, arguments)
+    StepList(native, (launch,))()
+
+
+def _parameter(argument: NDArray[np.generic] | float | None) -> int | Scalar | Null:
+    match argument:
+        case None:
+            return Null()
+        case int() | float():
+            return Scalar("i32" if isinstance(argument, int) else "f32", argument)
+        case array:
+            return array.ctypes.data
