@@ -233,6 +233,6 @@ class AssignFormatsPass(ModulePass):
         if not sum(quantise_activations(f, scale_fmt) for f in functions):
             raise PassFailedException(
                 f"assign-formats: activations={self.activations} rounds what fp8 weights multiply, "
-                "but no weight is held in fp8; it needs an FP8 checkpoint and weights=stored (which "
-                "dtype=bf16 has where nothing is said)"
+                "but no weight is held in fp8; it needs an FP8 checkpoint, and dtype=bf16 or "
+                "weights=stored"
             )
