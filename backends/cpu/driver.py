@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.cpu.contract.check_native import Unfit, check_native
+from lostwax.backends.cpu.contract.check_native import Unfit, appended, check_native
 from lostwax.backends.cpu.heap import keep_freed_memory
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.presence import presence
@@ -38,6 +38,8 @@ class CpuDriver(HostDriver):
         self._kernels = kernels
         self._compiled = compiled
         self._pools: dict[str, NativePool] = {}
+        self._checked_launches: dict[int, KernelLaunch] = {}
+        """Launches that keep their kernels' rules, by id."""
         self._threads = torch.get_num_threads()
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
@@ -45,7 +47,7 @@ class CpuDriver(HostDriver):
         if isinstance(launch, HostCall):
             return super().bind(launch, resolve)
         pool = self._pool(launch.binary)
-        added = _checked(launch, resolve)
+        added = self._checked(launch, resolve)
         parameters, tensors = over_memory((*launch.params, *added), resolve, _no_tensor_map)
         kernel = pool.kernel(launch.symbol)
         native = NativeLaunch(kernel, parameters, launch.shared_bytes, tensors)
@@ -71,6 +73,16 @@ class CpuDriver(HostDriver):
         for pool in self._pools.values():
             pool.use_threads(count)
 
+    def _checked(self, launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
+        """What stands behind the launch's parameters; all layers of a block share the launch."""
+        try:
+            if self._checked_launches.get(id(launch)) is not launch:
+                check_native(launch)
+                self._checked_launches[id(launch)] = launch
+            return appended(launch, lambda view: resolve(view).shape[0])
+        except Unfit as error:
+            raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error
+
     def _pool(self, binary: str) -> NativePool:
         if binary not in self._compiled:
             raise ArtifactError(
@@ -80,13 +92,6 @@ class CpuDriver(HostDriver):
             self._pools[binary] = NativePool(self._target.arch, self._kernels(binary))
             self._pools[binary].use_threads(self._threads)
         return self._pools[binary]
-
-
-def _checked(launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
-    try:
-        return check_native(launch, lambda view: resolve(view).shape[0])
-    except Unfit as error:
-        raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error
 
 
 def _no_tensor_map(tensor_map: TensorMap, address: int, extents: tuple[int, ...]) -> bytes:

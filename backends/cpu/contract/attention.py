@@ -119,5 +119,11 @@ ATTENTION = (
         ("f32 f32", "bf16 bf16", "f8 bf16", "f8 f32"),
         _write_heads,
         chunks=_chunks_of(lambda n: n.value),
+        demands=(
+            Demand(
+                "out_row >= H * value where T > 1",
+                lambda n: n.T <= 1 or n.out_row >= n.H * n.value,
+            ),
+        ),
     ),
 )

@@ -1,11 +1,13 @@
 """Whether a launch keeps its kernel's rule: asked when it is made, and before it is bound.
 
-Reads no memory: views say how much there is, of a cache with as many pages as there are.
+Reads no memory: views say how much there is. A model has thousands of launches and is checked at
+every start, so that a message is only put together where there is something to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from lostwax.backends.cpu.contract.rule import (
     LONG,
@@ -35,137 +37,151 @@ class Unfit(ValueError):
     """A launch breaks its kernel's rule; the message names kernel, parameter and number."""
 
 
-def _require(holds: bool, rule: Rule, message: str) -> None:
-    if not holds:
-        raise Unfit(f"native kernel {rule.symbol}: {message}")
-
-
-def check_native(launch: KernelLaunch, num_pages: Callable[[View], int]) -> tuple[Scalar, ...]:
-    """What the driver gives the kernel behind the launch's own parameters.
-
-    `num_pages` says how many pages a cache has. Raises Unfit for an unknown symbol, other
-    parameters than the rule's, or integers by which the kernel would touch more than there is.
-    """
-    rule = RULES.get(launch.symbol)
-    if rule is None:
-        raise Unfit(f"there is no native kernel {launch.symbol!r}")
+def check_native(launch: KernelLaunch) -> None:
+    """Raise Unfit for an unknown symbol, other parameters than its rule's, or integers by which
+    the kernel would touch more than there is."""
+    rule = _rule_of(launch)
     own = [each for each in rule.parameters if not isinstance(each, Appended)]
-    count = len(launch.params)
-    _require(len(own) == count, rule, f"takes {len(own)} parameters, is given {count}")
-    given = list(zip(own, launch.params, strict=True))
-    views = {p.name: held.view for p, held in given if isinstance(held, Pointer)}
-    numbers = Numbers({p.name: _number(rule, p, held) for p, held in given})
+    if len(own) != len(launch.params):
+        _refuse(rule, f"takes {len(own)} parameters, is given {len(launch.params)}")
+    numbers = numbers_of(rule, launch)
     for demand in rule.demands:
-        _require(demand.holds(numbers), rule, f"wants {demand.text}, is given {numbers}")
-    chunks = rule.chunks(numbers)
-    _require(chunks <= MOST, rule, f"{chunks} chunks, {MOST} at most, of {numbers}")
+        if not demand.holds(numbers):
+            _refuse(rule, f"wants {demand.text}, is given {numbers}")
+    if (chunks := rule.chunks(numbers)) > MOST:
+        _refuse(rule, f"{chunks} chunks, {MOST} at most, by {numbers}")
+    views = _views(rule, launch)
     for parameter in own:
         if (view := views.get(parameter.name)) is not None:
             _check_memory(rule, parameter, view, numbers)
-    _check_rows(rule, own, views)
-    scratch = rule.scratch_bytes(numbers)
-    _require(
-        scratch <= launch.shared_bytes,
-        rule,
-        f"a thread takes {scratch} bytes of scratch, of which it has {launch.shared_bytes}, by"
-        f" {numbers}",
-    )
-    added = (each for each in rule.parameters if isinstance(each, Appended))
-    return tuple(_appended(rule, each, views[each.cache], num_pages) for each in added)
+    if RealRows.name in views:
+        _check_rows(rule, views)
+    if (scratch := rule.scratch_bytes(numbers)) > launch.shared_bytes:
+        _refuse(
+            rule,
+            f"a thread takes {scratch} bytes of scratch, of which it has {launch.shared_bytes}, by"
+            f" {numbers}",
+        )
+
+
+def appended(launch: KernelLaunch, num_pages: Callable[[View], int]) -> tuple[Scalar, ...]:
+    """What the driver gives the kernel behind the parameters of a launch that keeps its rule.
+
+    `num_pages` says how many pages a cache has. Raises Unfit where it has none.
+    """
+    rule, found = _rule_of(launch), list[Scalar]()
+    for each in rule.parameters:
+        if isinstance(each, Appended):
+            view = _views(rule, launch)[each.cache]
+            count = num_pages(view)
+            if count < 1:
+                _refuse(rule, f"{each.cache} has no pages")
+            rows = count * view.shape[1] if isinstance(each, Slots) else count
+            found.append(Scalar("i32", min(rows, MOST)))
+    return tuple(found)
+
+
+def numbers_of(rule: Rule, launch: KernelLaunch) -> Numbers:
+    """The integers that the artifact gives, by name. Raises Unfit for parameters of other kinds."""
+    given = zip(rule.parameters, launch.params, strict=False)  # the appended ones lie behind
+    return Numbers({parameter.name: _number(rule, parameter, each) for parameter, each in given})
+
+
+def _rule_of(launch: KernelLaunch) -> Rule:
+    rule = RULES.get(launch.symbol)
+    if rule is None:
+        raise Unfit(f"there is no native kernel {launch.symbol!r}")
+    return rule
+
+
+def _refuse(rule: Rule, why: str) -> NoReturn:
+    raise Unfit(f"native kernel {rule.symbol}: {why}")
+
+
+def _views(rule: Rule, launch: KernelLaunch) -> dict[str, View]:
+    given = zip(rule.parameters, launch.params, strict=False)
+    return {each.name: p.view for each, p in given if isinstance(p, Pointer)}
 
 
 def _number(rule: Rule, parameter: Parameter, given: Given) -> int:
     """The parameter's value where it is an integer, else whether it is a pointer."""
     name = parameter.name
-    match parameter:
-        case Whole(least=least, most=most):
-            if not isinstance(given, Scalar) or given.kind != "i32" or type(given.value) is not int:
-                raise Unfit(f"native kernel {rule.symbol}: {name} is no i32")
-            _require(
-                least <= given.value <= most,
-                rule,
-                f"{name} is {given.value}, not from {least} to {most}",
+    if isinstance(parameter, Whole):
+        if not isinstance(given, Scalar) or given.kind != "i32" or type(given.value) is not int:
+            _refuse(rule, f"{name} is no i32")
+        if not parameter.least <= given.value <= parameter.most:
+            _refuse(
+                rule, f"{name} is {given.value}, not from {parameter.least} to {parameter.most}"
             )
-            return given.value
-        case Real():
-            _require(isinstance(given, Scalar) and given.kind == "f32", rule, f"{name} is no f32")
-            return 0
-        case Nothing():
-            _require(isinstance(given, Null), rule, f"{name} is not null")
-            return 0
-        case Memory(may_be_null=True) if isinstance(given, Null):
-            return 0
-        case _:
-            _require(isinstance(given, Pointer), rule, f"{name} is no pointer")
-            return 1
+        return given.value
+    if isinstance(parameter, Real):
+        if not isinstance(given, Scalar) or given.kind != "f32":
+            _refuse(rule, f"{name} is no f32")
+        return False
+    if isinstance(given, Null):
+        if not isinstance(parameter, Nothing) and not getattr(parameter, "may_be_null", False):
+            _refuse(rule, f"{name} is null")
+        return False
+    if isinstance(parameter, Nothing):
+        _refuse(rule, f"{name} is not null")
+    if not isinstance(given, Pointer):
+        _refuse(rule, f"{name} is no pointer")
+    return True
 
 
 def _check_memory(rule: Rule, parameter: Parameter, view: View, numbers: Numbers) -> None:
-    name = parameter.name
-    match parameter:
-        case Memory(dtype=dtype, reach=reach):
-            _require_dtype(rule, name, view, dtype)
-            wanted = reach(numbers) * DTYPE_BYTES[view.dtype]
-            _require(
-                wanted <= view.span_bytes,
-                rule,
-                f"touches {wanted} bytes of {name}, which has {view.span_bytes}, by {numbers}",
+    if isinstance(parameter, Memory):
+        _require_dtype(rule, parameter.name, view, parameter.dtype)
+        wanted = parameter.reach(numbers) * DTYPE_BYTES[view.dtype]
+        if wanted > (held := view.span_bytes):
+            _refuse(
+                rule, f"touches {wanted} bytes of {parameter.name}, which has {held}, by {numbers}"
             )
-        case Cache(dtype=dtype):
-            _require_dtype(rule, name, view, dtype)
-            _check_cache(rule, parameter, view, numbers)
-        case ByteCache():
-            _require_dtype(rule, name, view, "u8")
-            _check_byte_cache(rule, parameter, view, numbers)
-        case _:
-            pass
+    elif isinstance(parameter, Cache):
+        _require_dtype(rule, parameter.name, view, parameter.dtype)
+        _check_cache(rule, parameter, view, numbers)
+    elif isinstance(parameter, ByteCache):
+        _require_dtype(rule, parameter.name, view, "u8")
+        _check_byte_cache(rule, parameter, view, numbers)
 
 
 def _check_cache(rule: Rule, cache: Cache, view: View, numbers: Numbers) -> None:
     _, tokens, width = view.shape if len(view.shape) == 3 else (0, 0, 0)
     wanted = tokens if cache.page_tokens is None else cache.page_tokens(numbers)
-    _require(
-        tokens == wanted > 0
-        and width == cache.width(numbers)
-        and view.strides == (tokens * width, width, 1),
-        rule,
-        f"{cache.name} {list(view.shape)} by {list(view.strides)} is not pages of {wanted} dense"
-        f" rows, as {numbers} say",
-    )
+    is_dense = view.strides == (tokens * width, width, 1)
+    if not tokens == wanted > 0 or width != cache.width(numbers) or not is_dense:
+        _refuse(
+            rule,
+            f"{cache.name} {list(view.shape)} by {list(view.strides)} is not pages of {wanted}"
+            f" dense rows, by {numbers}",
+        )
 
 
 def _check_byte_cache(rule: Rule, cache: ByteCache, view: View, numbers: Numbers) -> None:
     tokens, row = cache.page_tokens(numbers), cache.row_bytes(numbers)
     rows = (tokens, row), (tokens * row, row, 1)
     pages = (tokens * row,), (tokens * row, 1)
-    _require(
-        tokens > 0 and row > 0 and (view.shape[1:], view.strides) in (rows, pages),
-        rule,
-        f"{cache.name} {list(view.shape)} by {list(view.strides)} is not dense pages of {tokens}"
-        f" rows of {row} bytes, as {numbers} say",
-    )
+    if tokens < 1 or (view.shape[1:], view.strides) not in (rows, pages):
+        _refuse(
+            rule,
+            f"{cache.name} {list(view.shape)} by {list(view.strides)} is not dense pages of"
+            f" {tokens} rows of {row} bytes, by {numbers}",
+        )
 
 
-def _check_rows(rule: Rule, own: Sequence[Parameter], views: dict[str, View]) -> None:
+def _check_rows(rule: Rule, views: Mapping[str, View]) -> None:
     """All threads read one number of real rows: it is a step's input, where nothing is written."""
-    if not any(isinstance(each, RealRows) for each in own):
-        return
     counts = views[RealRows.name]
     _require_dtype(rule, RealRows.name, counts, "i32")
-    _require(counts.space == "input", rule, f"num_rows is {counts.space} memory, no step's input")
-    _require(counts.span_bytes > 0, rule, "num_rows is empty")
+    if counts.space != "input" or not counts.span_bytes:
+        _refuse(rule, f"num_rows is {counts.span_bytes} bytes of {counts.space} memory")
     for name, view in views.items():
         beside = name == RealRows.name or (view.space, view.name) != (counts.space, counts.name)
-        _require(beside, rule, f"{name} lies where num_rows does")
+        if not beside:
+            _refuse(rule, f"{name} lies where num_rows does")
 
 
 def _require_dtype(rule: Rule, name: str, view: View, dtype: str) -> None:
     wanted = LONG.get(dtype, dtype)
-    _require(view.dtype == wanted, rule, f"{name} is of {view.dtype}, not {wanted}")
-
-
-def _appended(rule: Rule, added: Appended, view: View, num_pages: Callable[[View], int]) -> Scalar:
-    pages = num_pages(view)
-    count = pages * view.shape[1] if isinstance(added, Slots) else pages
-    _require(pages > 0, rule, f"{added.cache} has no pages")
-    return Scalar("i32", min(count, MOST))
+    if view.dtype != wanted:
+        _refuse(rule, f"{name} is of {view.dtype}, not {wanted}")

@@ -13,6 +13,7 @@ from lostwax.backends.cpu.contract.rule import (
     Real,
     RealRows,
     Whole,
+    apart,
     parts,
     rules_of,
     strided,
@@ -117,7 +118,13 @@ EXPERTS = (
         scratch_bytes=_scratch(1),
         demands=(_COUNTED,),
     ),
-    *rules_of("experts_sum", ("f32",), _sum, chunks=lambda n: n.T, demands=(_COUNTED,)),
+    *rules_of(
+        "experts_sum",
+        ("f32",),
+        _sum,
+        chunks=lambda n: n.T,
+        demands=(_COUNTED, apart("T", "out_row", "D")),
+    ),
     *rules_of(
         "route",
         ("f32",),

@@ -9,6 +9,7 @@ from lostwax.backends.cpu.contract.rule import (
     Numbers,
     Parameter,
     RealRows,
+    apart,
     parts,
     rules_of,
     strided,
@@ -91,6 +92,7 @@ PRODUCTS = (
         _linear,
         chunks=_chunks,
         scratch_bytes=lambda n: ROOM_BYTES,
+        demands=(apart("T", "out_row", "N"),),
     ),
     *rules_of(
         "gate_up",
@@ -98,5 +100,6 @@ PRODUCTS = (
         _gate_up,
         chunks=_chunks,
         scratch_bytes=lambda n: ROOM_BYTES,
+        demands=(apart("T", "out_row", "N"),),
     ),
 )

@@ -12,10 +12,13 @@ from lostwax.backends.cpu.contract.rule import (
     RealRows,
     Slots,
     Whole,
+    apart,
     rules_of,
     strided,
     wholes,
 )
+
+_APART = apart("T", "out_row", "width")
 
 
 def _rows(n: Numbers) -> int:
@@ -98,10 +101,17 @@ def _add(a: str, b: str, out: str) -> tuple[Parameter, ...]:
 
 
 ROWS = (
-    *rules_of("rms_norm", ("f32", "bf16"), _rms_norm, chunks=_rows),
-    *rules_of("layer_norm", ("f32 f32 f32", "bf16 f32 bf16"), _layer_norm, chunks=_rows),
+    *rules_of("rms_norm", ("f32", "bf16"), _rms_norm, chunks=_rows, demands=(_APART,)),
     *rules_of(
-        "add_norm", ("f32", "bf16"), _add_norm, chunks=_rows, scratch_bytes=lambda n: 4 * n.width
+        "layer_norm", ("f32 f32 f32", "bf16 f32 bf16"), _layer_norm, chunks=_rows, demands=(_APART,)
+    ),
+    *rules_of(
+        "add_norm",
+        ("f32", "bf16"),
+        _add_norm,
+        chunks=_rows,
+        scratch_bytes=lambda n: 4 * n.width,
+        demands=(_APART,),
     ),
     *rules_of(
         "rotate",
@@ -109,6 +119,8 @@ ROWS = (
         _rotate,
         chunks=_rows,
         demands=(
+            _APART,
+            apart("heads", "out_head", "width"),
             Demand("offset + dim <= width", lambda n: n.offset + n.dim <= n.width),
             Demand("dim is even", lambda n: n.dim % 2 == 0),
         ),
@@ -126,5 +138,5 @@ ROWS = (
             ),
         ),
     ),
-    *rules_of("add", ("f32 f32 f32", "f32 f32 bf16"), _add, chunks=_rows),
+    *rules_of("add", ("f32 f32 f32", "f32 f32 bf16"), _add, chunks=_rows, demands=(_APART,)),
 )

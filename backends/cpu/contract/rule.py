@@ -17,7 +17,7 @@ or in blocks of a row, and int8."""
 
 
 class Numbers:
-    """A launch's integers by their names in its rule; a pointer's is 1, or 0 where it is null."""
+    """A launch's integers by their names in its rule; of a pointer, whether it is given."""
 
     def __init__(self, values: Mapping[str, int]) -> None:
         self._values = values
@@ -26,7 +26,8 @@ class Numbers:
         return self._values[name]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self._values.items())
+        integers = ((n, v) for n, v in self._values.items() if not isinstance(v, bool))
+        return ", ".join(f"{name} {value}" for name, value in integers)
 
 
 Formula = Callable[[Numbers], int]
@@ -130,6 +131,16 @@ class Rule:
     chunks: Formula
     scratch_bytes: Formula
     demands: tuple[Demand, ...]
+
+
+def apart(count: str, step: str, width: str) -> Demand:
+    """What is written lies behind one another: else a count that no memory bounds would take
+    hours."""
+
+    def holds(n: Numbers) -> bool:
+        return getattr(n, count) <= 1 or getattr(n, step) >= getattr(n, width)
+
+    return Demand(f"{step} >= {width} where {count} > 1", holds)
 
 
 def none(n: Numbers) -> int:
