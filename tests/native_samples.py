@@ -7,6 +7,7 @@ import numpy as np
 from lostwax.backends.cpu.contract.rule import (
     LONG,
     Appended,
+    ByteCache,
     Cache,
     Memory,
     Nothing,
@@ -79,6 +80,9 @@ def _parameter(wanted: Wanted, numbers: Numbers) -> Parameter:
             tokens = TOKENS if wanted.page_tokens is None else wanted.page_tokens(numbers)
             shape = (-1, tokens, wanted.width(numbers))
             return _pointer(name, dtype, shape, "plane")
+        case ByteCache():
+            shape = (-1, wanted.page_tokens(numbers), wanted.row_bytes(numbers))
+            return _pointer(name, "u8", shape, "plane")
         case Memory(dtype=dtype) if getattr(numbers, name):
             return _pointer(name, dtype, (wanted.reach(numbers),), "arena")
         case RealRows():

@@ -93,7 +93,7 @@ def _is_product(argument: SSAValue) -> bool:
 
 def _makes_logits(op: LinearOp) -> bool:
     """f32 that is no part of a sum: of the router, the indexer's heads or the vocabulary."""
-    is_f32 = isinstance(op.out.type, TensorType) and op.out.type.dtype_name == "f32"
+    is_f32 = op.out.type.dtype_name == "f32"
     return is_f32 and not any(isinstance(use.operation, AddOp) for use in op.out.uses)
 
 
@@ -104,27 +104,27 @@ def _columns(kind: TensorType) -> int:
 
 
 def _hold_scaled(
-    function: func.FuncOp, held: dict[int, StoredAttr], encoding: str, keep_kv_b: bool
+    function: func.FuncOp, weights: dict[int, StoredAttr], encoding: str, keep_kv_b: bool
 ) -> None:
     """Give weights f32 scales: in an fp8 encoding of their stored blocks, in si8 of their rows.
     All others, and kv_b unless it is kept, have the nominal dtype.
     """
     changed = False
-    for index, stored in held.items():
+    for index, stored in weights.items():
         argument = function.body.block.args[index]
         if not keep_kv_b and _is_absorbed(argument):
             continue
         if not isinstance(argument.type, TensorType):
             continue
-        if isinstance(stored.scale, BlockScaleAttr):
+        if encoding == INT8:
+            rows, cols = builtin.IntAttr(1), builtin.IntAttr(_columns(argument.type))
+        elif isinstance(stored.scale, BlockScaleAttr):
             rows, cols = stored.scale.rows, stored.scale.cols
-        elif encoding != INT8:
+        else:
             raise PassFailedException(
                 f"assign-formats: {_where(function, index)} is stored as {stored.format}, which no"
                 " op multiplies; give weights=dequantised"
             )
-        if encoding == INT8:
-            rows, cols = builtin.IntAttr(1), builtin.IntAttr(_columns(argument.type))
         scale = BlockScaleAttr(rows, cols, builtin.f32)
         held = TensorType.of(argument.type.sizes, encoding, scale)
         Rewriter.replace_value_with_new_type(argument, held)
@@ -233,6 +233,6 @@ class AssignFormatsPass(ModulePass):
         if not sum(quantise_activations(f, scale_fmt) for f in functions):
             raise PassFailedException(
                 f"assign-formats: activations={self.activations} rounds what fp8 weights multiply, "
-                "but no weight is held in fp8; it needs an FP8 checkpoint and weights=stored (which "
-                "dtype=bf16 has where nothing is said)"
+                "but no weight is held in fp8; it needs an FP8 checkpoint, and dtype=bf16 or "
+                "weights=stored"
             )

@@ -89,7 +89,13 @@ def _shorter(rule: Rule, name: str) -> Rule:
     [
         ("linear_f32", "x"),
         ("linear_bf16_f8_f32", "weight_scales"),
+        ("linear_f32_s8_f32", "weight_scales"),
+        ("linear_q8_f8_f32", "x_scales"),
         ("experts_gate_up_bf16", "up"),
+        ("quantise_f32_f8", "scales"),
+        ("append_scaled_bf16", "values"),
+        ("index_logits_fp8", "q_scales"),
+        ("index_logits_fp8", "scratch"),
         ("attend_f32", "selection"),
         ("attend_bf16", "scratch"),
         ("rotate_f32", "table"),

@@ -15,11 +15,14 @@ from lostwax.backends.predicates import Predicate
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Null, Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, View
-from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, BlockScale
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, BlockScale, ScaleLayout
 
 Argument = View | int | float | None
 
-SCALED = {("f8E4M3FN", FP8_BLOCKS): "f8", ("f8E4M3FN", FP8_ROW_BLOCKS): "q8"}
+SCALED: dict[tuple[str, ScaleLayout], str] = {
+    ("f8E4M3FN", FP8_BLOCKS): "f8",
+    ("f8E4M3FN", FP8_ROW_BLOCKS): "q8",
+}
 """Types of values with scales as kernels' symbols name them: weights in the square blocks of
 DeepSeek's checkpoints, activations with a scale for such a block's columns of a row. The third,
 `s8`, is int8 with a scale a row, whose width the layout says."""

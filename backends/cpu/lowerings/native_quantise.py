@@ -30,8 +30,7 @@ def _heads(view: View) -> tuple[int, int]:
 
 
 def _of_heads(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    rows, *heads, width = shape
-    return rows, *(heads or [1]), width
+    return shape[0], shape[1] if len(shape) == 3 else 1, shape[-1]
 
 
 def _emit_quantise(match: Match, knobs: Knobs) -> tuple[Launch, ...]:

@@ -322,8 +322,7 @@ def compile_checkpoint(
         if choice.reason:
             reason = f"{choice.form}: {choice.reason}"
             phases.note(f"activations {reason}")
-    if weights != "dequantised":
-        note_converted(described, captured.weights, asked.dtype, phases)
+    note_converted(described, captured.weights, asked.dtype, weights, phases)
     if chosen["activations"] == "fp8":  # scales are rounded as the checkpoint's were
         chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
     options = CompileOptions(
@@ -366,11 +365,14 @@ def stores_fp8(weights: WeightTable) -> bool:
     return any(s.dtype.startswith("f8") for sources in weights.values() for s in sources)
 
 
-def note_converted(target: Target, weights: WeightTable, dtype: str, phases: Phases) -> None:
+def note_converted(
+    target: Target, weights: WeightTable, dtype: str, held: str, phases: Phases
+) -> None:
     """Say what becomes of fp8 weights where the target has no fp8."""
     from lostwax.backends.formats import lacks_fp8
 
-    if lacks_fp8(target) and stores_fp8(weights) and dtype == "bf16":
+    is_asked = dtype == "bf16" and held != "dequantised"
+    if lacks_fp8(target) and stores_fp8(weights) and is_asked:
         phases.note(
             f"weights stored as fp8 become int8 with a scale a row: {target.name} has no fp8; what"
             " they multiply is rounded to int8 with a scale a token"
