@@ -128,7 +128,7 @@ class Runtime:
     @property
     def overlaps(self) -> bool:
         """Whether a step runs beside the host, which may then prepare the next."""
-        return self.device_step is not None
+        return self.device_step is not None and not self.manifest.target.host_memory
 
     @property
     def pays_by_row(self) -> bool:

@@ -6,3 +6,4 @@
 #include "indexer.cpp"
 #include "products.cpp"
 #include "rows.cpp"
+#include "step.cpp"
