@@ -309,7 +309,9 @@ def compile_module(
         requests = KernelRequests(backend, target)
         programs = _emit(contexts, covers, storage, requests.request)
         around: StepAround | None = None
-        if backend.step is not None:
+        # Hosts that run a model together agree upon picks before the state takes them over.
+        agree = target.host_memory and options.tp > 1
+        if backend.step is not None and not agree:
             around = backend.load(backend.step)(
                 StepLayout.of(limits), facts.page_tokens, target, requests.request
             )
