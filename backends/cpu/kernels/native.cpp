@@ -10,3 +10,4 @@
 #include "nucleus.cpp"
 #include "products.cpp"
 #include "rows.cpp"
+#include "step.cpp"
