@@ -310,10 +310,14 @@ def compile_module(
         progress("emit programs")
         requests = KernelRequests(backend, target)
         programs = _emit(contexts, covers, storage, requests.request)
-        if backend.step is not None:
+        around: StepAround | None = None
+        # Hosts that run a model together agree upon picks before the state takes them over.
+        agree = target.host_memory and options.tp > 1
+        if backend.step is not None and not agree:
             around = backend.load(backend.step)(
                 StepLayout.of(limits), facts.page_tokens, target, requests.request
             )
+        if around is not None:
             programs = [_with_step(program, around) for program in programs]
         progress("compile kernels, make golden probes")
         sources, jobs = requests.sources, options.jobs or usable_cores()
@@ -380,7 +384,7 @@ def compile_module(
             arena_bytes=max(p.arena_bytes for p in programs),
             state_bytes=states.hidden * facts.hidden_size * DTYPE_BYTES[options.dtype],
             zeroed_bytes=zeroed_bytes(programs),
-            step_layout=LAYOUT if backend.step is not None else "",
+            step_layout=LAYOUT if around is not None else "",
             batch_invariant=options.batch_invariant,
             programs=tuple(refs),
             kernels=built.kernels,

@@ -26,9 +26,9 @@ class Backend:
     `executes` is False for a driver that computes nothing, which then proves nothing either.
     `presence`: function (Target, TorchBuild) -> str or None that imports no torch; it raises
     DeviceUnavailable where the device can not be here, says in words where programs run, or gives
-    None where only the driver can tell. `step`: class of what makes the launches around the layers
-    where the device keeps the sequences' state (`gpu_kernels/lowerings/step.py`), None where the
-    host does.
+    None where only the driver can tell. `step`: function (StepLayout, page_tokens, Target, build)
+    -> what makes the launches around the layers where the device keeps the sequences' state
+    (`gpu_kernels/lowerings/step.py`), or None where the host does, as for a backend without `step`.
     `twins`: function () -> object to keep, which gives the process CPU twins of operators that only
     the device has, so that host calls can be interpreted; None where the CPU has all of them.
     `activations`: function (Target) -> ActivationChoice where weights are FP8;

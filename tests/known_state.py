@@ -26,6 +26,14 @@ Row = dict[str, Any]
 """A sequence's fields, as lists and numbers."""
 
 
+def fields_of(runtime: Runtime) -> dict[str, Any]:
+    """The sequences' state as steps left it, whether numpy or kernels keep it: arrays that the
+    host reads."""
+    if runtime.device_step is None:
+        return runtime.state.fields
+    return {name: field.numpy() for name, field in runtime.device_step.fields.items()}
+
+
 @dataclass(slots=True)
 class _NotedTicket:
     """A step that counts as in flight until its result is asked for."""
@@ -54,7 +62,7 @@ class NotingRuntime:
     pays_by_row = False
 
     def __init__(self, runtime: Runtime) -> None:
-        assert not runtime.overlaps, "the state is on the device"
+        assert not runtime.overlaps, "steps run beside the host"
         self.limits: Limits = runtime.limits
         self.facts: ModelFacts = runtime.facts
         self.heard: dict[int, Row] = {}
@@ -68,7 +76,7 @@ class NotingRuntime:
 
     def row(self, seq: int) -> Row:
         """The fields of a sequence as they are."""
-        fields = self._runtime.state.fields
+        fields = fields_of(self._runtime)
         return {name: fields[name][seq].tolist() for name in STEP_STATE}
 
     def check(self, running: Iterable[Req]) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from known_state import fields_of
 from mask_bits import is_allowed, mask_of
 from reference_model import ReferenceModel
 
@@ -82,7 +83,7 @@ def verify(runtime: Runtime, masks: Masks | None, head: Head = "sample", heat: f
         assert not ticket.done, "the head did not wait"
         ticket.finish(masks)
     result = ticket.result()
-    fields = runtime.state.fields
+    fields = fields_of(runtime)
     following = fields["tokens"][1:4, : 1 + DRAFTS].tolist()
     return Step(drafted, result, fields["length"][1:4].tolist(), following)
 

@@ -83,12 +83,14 @@ def driver_of(artifact: Path) -> CpuDriver:
 
 @contextmanager
 def torch_alone() -> Generator[None]:
-    """Compiles for the CPU take torch's operators meanwhile."""
+    """Compiles for the CPU take torch's operators meanwhile, and the host keeps the state."""
 
     def without(target: Target) -> tuple[Lowering, ...]:
         return tuple(low for low in lowerings(target) if not low.name.startswith(NATIVE))
 
-    with patch("lostwax.backends.cpu.lowerings.lowerings", without):
+    own = "lostwax.backends.cpu.lowerings"
+    no_step = patch(f"{own}.native_step.native_step", lambda *_: None)
+    with patch(f"{own}.lowerings", without), no_step:
         yield
 
 

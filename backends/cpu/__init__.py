@@ -12,4 +12,5 @@ BACKEND = Backend(
     compiler="lostwax.backends.cpu.compiler:CpuCompiler",
     kernels=("lostwax.backends.cpu.kernels", "lostwax.backends.portable.kernels"),
     presence="lostwax.backends.cpu.presence:presence",
+    step="lostwax.backends.cpu.lowerings.native_step:native_step",
 )

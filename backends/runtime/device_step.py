@@ -73,7 +73,7 @@ class _Result:
 
 class DeviceStep:
     """Steps over one device's memory. `state` is what the host knows of the sequences: all of it
-    but lengths and tokens, of which it has bounds."""
+    but tokens, and lengths, of which it has bounds; where the `host_runs` them, lengths, too."""
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class DeviceStep:
         biases: BiasState,
         counts: CountState,
         driver: Driver,
+        *,
+        host_runs: bool = False,
     ) -> None:
         self._layout = layout
         self._masks = masks
@@ -105,6 +107,7 @@ class DeviceStep:
             for name in STEP_STATE
         }
         """The state on the device."""
+        self._lengths: Any = self.fields["length"].numpy() if host_runs else None
 
     def reset(self) -> None:
         """Begin with the first place: programs were run over an empty plan to be captured."""
@@ -143,7 +146,9 @@ class DeviceStep:
             draft.replay()
             for each in heads:
                 _replay_head(each, result.picking)
-        self._state.fields["length"][np.array(plan.seqs)] = plan.ends
+        seqs = np.array(plan.seqs)
+        ends = plan.ends if self._lengths is None else self._lengths[seqs]
+        self._state.fields["length"][seqs] = ends
         result.mark = self._driver.mark()
         self._unread.append(result)
         self._turn += 1

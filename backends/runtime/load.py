@@ -102,8 +102,9 @@ class Runtime:
         if on_device:
             layout = StepLayout.of(reader.manifest.limits)
             self.device_step = DeviceStep(
-                layout, self.memory, self.state, self._masks, self._biases, self._counts, driver
-            )
+                layout, self.memory, self.state, self._masks, self._biases, self._counts, driver,
+                host_runs=reader.manifest.target.host_memory,
+            )  # fmt: skip
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         for ref in reader.manifest.programs:
@@ -128,7 +129,7 @@ class Runtime:
     @property
     def overlaps(self) -> bool:
         """Whether a step runs beside the host, which may then prepare the next."""
-        return self.device_step is not None
+        return self.device_step is not None and not self.manifest.target.host_memory
 
     @property
     def pays_by_row(self) -> bool:

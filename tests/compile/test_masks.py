@@ -14,11 +14,10 @@ from mask_contract import check_contract, prompt
 from masked_case import COUNTS, FIRST, check_masked_step, verify
 from reference_model import ReferenceModel, f32_module
 
-from lostwax.backends.runtime import step_rows
+from lostwax.backends.runtime import pack_plan
 from lostwax.backends.runtime.load import Runtime
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
-from lostwax.backends.runtime.replay_step import StepReplay
 from lostwax.backends.runtime.step_programs import StepError
 from lostwax.backends.runtime.ticket import Held
 from lostwax.frontend.checkpoint import open_checkpoint
@@ -96,18 +95,19 @@ def test_a_body_that_fails_is_heard_of_though_masks_come(
     masked = prompt(masked=((0, 1),))
     every = np.full((1, 2), -1, np.int32)
 
-    def fail(*given: object) -> None:
+    def fail() -> None:
         raise ZeroDivisionError("bad")
 
+    body, head = map(good_drafts.bound, good_drafts.programs.pick(masked)[0])
     with monkeypatch.context() as patched:
-        patched.setattr(StepReplay, "body", fail)
+        patched.setattr(body, "replay", fail)
         ticket = good_drafts.submit(masked)
     assert ticket.done
     ticket.finish(every)
     with pytest.raises(ZeroDivisionError):
         ticket.result()
     with monkeypatch.context() as patched:
-        patched.setattr(StepReplay, "finish", fail)
+        patched.setattr(head, "replay", fail)
         ticket = good_drafts.submit(masked)
         ticket.finish(every)
     with pytest.raises(ZeroDivisionError):
@@ -127,22 +127,22 @@ def _shifted(patch: pytest.MonkeyPatch) -> None:
 
 
 def _on_the_neighbour(patch: pytest.MonkeyPatch) -> None:
-    masks_of = step_rows.masks_of
+    masks_of = pack_plan.masks_of
 
     def next_row(plan: StepPlan, count: int) -> Any:
         return np.roll(masks_of(plan, count), 1)
 
-    patch.setattr(step_rows, "masks_of", next_row)
+    patch.setattr(pack_plan, "masks_of", next_row)
 
 
 def _on_first_rows_alone(patch: pytest.MonkeyPatch) -> None:
-    masks_of = step_rows.masks_of
+    masks_of = pack_plan.masks_of
 
     def first(plan: StepPlan, count: int) -> Any:
         found = masks_of(plan, count)
         return np.where(found > 0, -1, found)
 
-    patch.setattr(step_rows, "masks_of", first)
+    patch.setattr(pack_plan, "masks_of", first)
 
 
 FAULTS = {

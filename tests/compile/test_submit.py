@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from known_state import fields_of
 from small import PROMPT, batch, greedy, plan
 from small_fixtures import Compiled
 from step_oracle import plan_of
@@ -39,14 +40,14 @@ def test_a_refused_step_changes_nothing(runtime: Runtime) -> None:
     (token, _), (second, _) = greedy(runtime, PROMPT, 2)
     ticket = runtime.submit(plan(PROMPT, 0))
     inputs = runtime.memory.body_inputs.array.copy()
-    state = {name: array.copy() for name, array in runtime.state.fields.items()}
+    state = {name: array.copy() for name, array in fields_of(runtime).items()}
     with pytest.raises(StepError, match="no extend program fits"):
         runtime.submit(plan([1] * (runtime.limits.max_tokens + 1), 0))
     over = msgspec.structs.replace(plan([1, 2], len(PROMPT)), entering=())
     with pytest.raises(StepError, match="the extend step is refused: rows lie at or behind"):
         runtime.submit(over)
     assert (runtime.memory.body_inputs.array == inputs).all()
-    assert all((array == state[name]).all() for name, array in runtime.state.fields.items())
+    assert all((array == state[name]).all() for name, array in fields_of(runtime).items())
     assert ticket.result().ids == [token]
     assert runtime.run(plan([token], len(PROMPT))).ids == [second]
 
@@ -71,20 +72,21 @@ def test_a_step_that_fails_raises_from_its_ticket(
 
 def test_a_head_gives_all_rows_that_are_asked_for_in_their_order(runtime: Runtime) -> None:
     """More rows than the largest head takes are as these rows asked for one at a time."""
-    largest = max(ref.bucket.rows for ref in runtime.manifest.programs if ref.segment == "pick")
-    whole = batch(PROMPT, 0)
-    rows = len(PROMPT)
+    largest = max(ref.bucket.rows for ref in runtime.manifest.programs if ref.segment == "score")
+    prompt = PROMPT * 3
+    whole = batch(prompt, 0, head="score")
+    rows = len(prompt)
     assert rows > largest
     every = msgspec.structs.replace(
         whole,
         logit_rows=list(range(rows)),
         **{name: getattr(whole, name) * rows for name in PER_ROW},
     )
-    every.targets = [-1] * rows
+    every.targets = list(range(rows))
     found = runtime.run(plan_of(every))
-    assert len(found.ids) == rows
+    assert len(found.top_ids) == rows
     for row in range(rows):
-        one = msgspec.structs.replace(whole, logit_rows=[row], targets=[-1])
+        one = msgspec.structs.replace(whole, logit_rows=[row], targets=[row])
         alone = runtime.run(plan_of(one))
-        assert found.ids[row] == alone.ids[0], row
-        assert found.logprobs[row] == pytest.approx(alone.logprobs[0], abs=1e-5)
+        assert found.top_ids[row] == alone.top_ids[0], row
+        assert found.target_logprobs[row] == pytest.approx(alone.target_logprobs[0], abs=1e-5)

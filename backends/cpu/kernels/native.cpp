@@ -14,3 +14,4 @@
 #include "quantise.cpp"
 #include "rope.cpp"
 #include "rows.cpp"
+#include "step.cpp"

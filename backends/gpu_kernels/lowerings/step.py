@@ -32,6 +32,8 @@ _FILES = {"receive": "step_boxes", "send": "step_boxes", "derive_logits": "step_
 _BLOCK = 256
 _BOX_BLOCK = 1024
 _SENDERS = 4
+CUTS = ("BLOCK", "BLOCK_PICKS", "BLOCK_SEQS", "NUM_PROGRAMS")
+"""Constants that say how a kernel's work is cut, and nothing of what it does."""
 Build = Callable[[KernelSource], CompiledKernel]
 
 
