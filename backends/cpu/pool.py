@@ -146,7 +146,7 @@ class NativePool:
 
 def _loaded(content: bytes) -> ctypes.CDLL:
     """The library from memory: what was verified is what runs, and no disk need be writable."""
-    # It stays open: the linker takes a name that it has loaded for that library, whatever lies there.
+    # It stays open: a name that was loaded is that library to the linker, whatever lies there now.
     file = os.memfd_create("lostwax-native")
     with os.fdopen(os.dup(file), "wb") as out:
         out.write(content)
