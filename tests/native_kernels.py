@@ -82,15 +82,20 @@ def driver_of(artifact: Path) -> CpuDriver:
 
 
 @contextmanager
+def state_on_the_host() -> Generator[None]:
+    """Compiles for the CPU leave the step around the layers to numpy meanwhile."""
+    with patch("lostwax.backends.cpu.lowerings.native_step.native_step", lambda *_: None):
+        yield
+
+
+@contextmanager
 def torch_alone() -> Generator[None]:
-    """Compiles for the CPU take torch's operators meanwhile, and the host keeps the state."""
+    """Compiles for the CPU take torch's operators meanwhile, and numpy around the layers."""
 
     def without(target: Target) -> tuple[Lowering, ...]:
         return tuple(low for low in lowerings(target) if not low.name.startswith(NATIVE))
 
-    own = "lostwax.backends.cpu.lowerings"
-    no_step = patch(f"{own}.native_step.native_step", lambda *_: None)
-    with patch(f"{own}.lowerings", without), no_step:
+    with patch("lostwax.backends.cpu.lowerings.lowerings", without), state_on_the_host():
         yield
 
 

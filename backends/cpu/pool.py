@@ -150,13 +150,11 @@ class NativePool:
 
 def _loaded(content: bytes) -> ctypes.CDLL:
     """The library from memory: what was verified is what runs, and no disk need be writable."""
+    # It stays open: a name that was loaded is that library to the linker, whatever lies there now.
     file = os.memfd_create("lostwax-native")
-    try:
-        with os.fdopen(os.dup(file), "wb") as out:
-            out.write(content)
-        return ctypes.CDLL(f"/proc/self/fd/{file}")
-    finally:
-        os.close(file)
+    with os.fdopen(os.dup(file), "wb") as out:
+        out.write(content)
+    return ctypes.CDLL(f"/proc/self/fd/{file}")
 
 
 def _require(arch: str, features: Sequence[str], here: set[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.input_layout import input_bytes
+from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.biases import biases_bytes
 from lostwax.ir.contract.caches import bytes_per_page
 from lostwax.ir.contract.captured import is_captured
@@ -89,6 +90,13 @@ def _scratch(program: Program) -> int:
     return max(kernels, default=0)
 
 
+def _kept(manifest: Manifest) -> int:
+    """Bytes of what the device keeps of steps; the boxes lie in the host's memory, which is the
+    device's own where that is the host."""
+    of_host = manifest.target.host_memory
+    return sum(n for name, n in step_states(manifest).items() if of_host or name not in BOXES)
+
+
 def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
     """The plan of an artifact, with as many pages as `serve` would take unless given."""
     reader = ArtifactReader(artifact)
@@ -106,7 +114,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         + masks_bytes(manifest.limits)
         + biases_bytes(manifest.limits)
         + counts_bytes(manifest.limits)
-        + sum(n for name, n in step_states(manifest).items() if name not in BOXES),
+        + _kept(manifest),
         inputs=sum(input_bytes(manifest.programs)),
         zeroed=manifest.zeroed_bytes,
         host_calls=max(map(_allocates, programs)),

@@ -24,7 +24,7 @@ from lostwax.backends.runtime.boot_check import (
 )
 from lostwax.backends.runtime.certificates import read_certificates, write_certificates
 from lostwax.backends.runtime.load import load
-from lostwax.ir.contract.probe import Certificates, Evidence
+from lostwax.ir.contract.probe import STEP_EVIDENCE, Certificates, Evidence
 
 PACKAGES = ("lostwax.backends.cpu.kernels", "lostwax.backends.portable.kernels")
 
@@ -43,14 +43,19 @@ def copy(small_artifact: Compiled, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of probes as they run, without running them."""
+    """Ids of probes as they run, without running them, and the step around the layers."""
     ids: list[str] = []
+
+    def prove(reader: object, driver: object) -> Evidence:
+        ids.append(STEP_EVIDENCE)
+        return Evidence(state="executed")
 
     def run(probe: object, driver: object) -> Evidence:
         ids.append(probe.id)  # pyright: ignore[reportAttributeAccessIssue]  # a Probe
         return Evidence(state="executed", max_error=0.0, rms_error=0.0)
 
     monkeypatch.setattr(boot_check, "run_probe", run)
+    monkeypatch.setattr(boot_check, "prove_step", prove)
     return ids
 
 
