@@ -14,6 +14,7 @@ from lostwax.backends.cpu.contract.products import PRODUCTS
 from lostwax.backends.cpu.contract.quantise import QUANTISE
 from lostwax.backends.cpu.contract.rope import ROPE
 from lostwax.backends.cpu.contract.rows import ROWS
+from lostwax.backends.cpu.contract.step import STEP
 
 RULES = {
     rule.symbol: rule
@@ -30,5 +31,6 @@ RULES = {
         *QUANTISE,
         *ROPE,
         *ROWS,
+        *STEP,
     )
 }

@@ -16,7 +16,8 @@ from lostwax.ir.contract.target import Target
 
 class NativeStepLaunches(StepLaunches):
     """The same launches as on GPUs, with what those kernels are compiled for as numbers behind the
-    arguments, and without what says how they are cut."""
+    arguments, and without what says how they are cut; then how many rows the state and a step have
+    at most, below which kernels hold what a plan says."""
 
     def _launch(
         self,
@@ -27,6 +28,7 @@ class NativeStepLaunches(StepLaunches):
         num_warps: int = 1,
     ) -> KernelLaunch:
         numbers = {name: i32(value) for name, value in constants.items() if name not in CUTS}
+        most = i32(self._layout.max_reqs + 1), i32(self._layout.max_rows)
         kernel = self._build(
             KernelSource(language="cpp", path="native.cpp", symbol=f"step_{symbol}")
         )
@@ -35,7 +37,7 @@ class NativeStepLaunches(StepLaunches):
             symbol=kernel.symbol,
             grid=(1, 1, 1),
             block=(1, 1, 1),
-            params=tuple(map(_parameter, (*arguments.values(), *numbers.values()))),
+            params=tuple(map(_parameter, (*arguments.values(), *numbers.values(), *most))),
             shared_bytes=0,
             op=f"{STEP_OP}{symbol}",
         )
