@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends import predicates as P
+from lostwax.backends.cpu.contract.rule import symbol_of
 from lostwax.backends.cpu.contract.sizes import PANEL
 from lostwax.backends.cpu.lowerings.native_calls import (
     ON_HOST,
@@ -12,7 +13,7 @@ from lostwax.backends.cpu.lowerings.native_calls import (
     native,
     num_rows,
     of_types,
-    symbol,
+    type_name,
 )
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
@@ -61,9 +62,10 @@ def _emit(name: str, *, is_dense: bool) -> Emit:
                     marks.shape[1],
                 )
             )  # fmt: skip
+        types = type_name(match, "q_nope"), type_name(match, "kv_b"), match.dtype("cache_in")
         launches.append(
             native(
-                match, name, symbol("attend_expanded", match, "q_nope kv_b cache_in"), q_nope,
+                match, name, symbol_of("attend_expanded", " ".join(types)), q_nope,
                 q_pe, match.view("kv_b"), scale_view(match, "kv_b"), match.view("cache_in"), marks,
                 match.view("positions"), match.view("q_starts"), match.view("page_table"), out,
                 rows, s.T, s.H, s.Dn, s.R, s.Dv, s.C, limit, *match.shape("page_table"),
