@@ -154,15 +154,17 @@ def _numbers(value: Json, random_: random.Random) -> Json:
     return random_.choice([value + 1, value - 1, -value, value * 2, value + (1 << 20), value // 2])
 
 
-def value_mutants(content: bytes, name: str, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Texts with one value changed, each with what was done."""
+def value_mutants(
+    content: bytes, name: str, count: int, seed: int, within: str = ""
+) -> Iterator[tuple[str, bytes]]:
+    """Texts with one value changed, each with what was done; `within` is part of its place."""
     whole = json.loads(content)
     by_form: dict[str, list[Steps]] = {}
     for steps in _places(whole):
         form = ".".join("*" if isinstance(step, int) else step for step in steps)
         by_form.setdefault(form, []).append(steps)
     random_ = random.Random(f"{seed} {name}")
-    forms = sorted(by_form)
+    forms = sorted(form for form in by_form if within in form)
     for number in range(count):
         # Every kind of field in turn: else a file's thousands of strides would be all there is.
         form = forms[number % len(forms)] if count >= len(forms) else random_.choice(forms)

@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 
 from lostwax.backends.cpu import BACKEND
+from lostwax.backends.cpu.contract.check_native import Unfit, appended, check_native
 from lostwax.backends.cpu.heap import keep_freed_memory
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.presence import presence
@@ -17,8 +18,8 @@ from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.kernel_parameters import over_memory
 from lostwax.backends.runtime.torch_build import torch_build
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.parameter import TensorMap
-from lostwax.ir.contract.program import HostCall, Launch
+from lostwax.ir.contract.parameter import Scalar, TensorMap
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 from lostwax.ir.contract.target import Target
 
 
@@ -37,6 +38,8 @@ class CpuDriver(HostDriver):
         self._kernels = kernels
         self._compiled = compiled
         self._pools: dict[str, NativePool] = {}
+        self._checked_launches: dict[int, KernelLaunch] = {}
+        """Launches that keep their kernels' rules, by id."""
         self._threads = torch.get_num_threads()
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
@@ -44,7 +47,8 @@ class CpuDriver(HostDriver):
         if isinstance(launch, HostCall):
             return super().bind(launch, resolve)
         pool = self._pool(launch.binary)
-        parameters, tensors = over_memory(launch.params, resolve, _no_tensor_map)
+        added = self._checked(launch, resolve)
+        parameters, tensors = over_memory((*launch.params, *added), resolve, _no_tensor_map)
         kernel = pool.kernel(launch.symbol)
         native = NativeLaunch(kernel, parameters, launch.shared_bytes, tensors)
         return StepList(pool, (native,))
@@ -68,6 +72,16 @@ class CpuDriver(HostDriver):
         self._threads = count
         for pool in self._pools.values():
             pool.use_threads(count)
+
+    def _checked(self, launch: KernelLaunch, resolve: Resolve) -> tuple[Scalar, ...]:
+        """What stands behind the launch's parameters; all layers of a block share the launch."""
+        try:
+            if self._checked_launches.get(id(launch)) is not launch:
+                check_native(launch)
+                self._checked_launches[id(launch)] = launch
+            return appended(launch, lambda view: resolve(view).shape[0])
+        except Unfit as error:
+            raise ArtifactError(f"{launch.op}: {error}; recompile the artifact") from error
 
     def _pool(self, binary: str) -> NativePool:
         if binary not in self._compiled:

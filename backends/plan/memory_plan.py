@@ -15,7 +15,7 @@ from lostwax.ir.contract.captured import is_captured
 from lostwax.ir.contract.check_program import step_states
 from lostwax.ir.contract.counts import counts_bytes
 from lostwax.ir.contract.masks import masks_bytes
-from lostwax.ir.contract.program import HostCall, Program, launches_of
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Program, launches_of
 from lostwax.ir.contract.step_layout import BOXES
 
 GRAPH_NODE_BYTES = 4096
@@ -27,9 +27,11 @@ class MemoryPlan:
     """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
 
     `state` are hiddens, masks, biases, counts, the sequences' state. `zeroed` is the workspace that
-    launches leave zero. `host_calls` is the most that one host call allocates outside the arena.
-    `graphs` counts the captured programs, `graph_bytes` is an estimate. `libraries` is the target's
-    fact `library_bytes`, `device` its `memory_bytes`: what the smallest device of the kind has.
+    launches leave zero. `host_calls` is the most that one host call allocates outside the arena,
+    `scratch` what a thread of a processor's kernels takes beside their operands: one thread's, as
+    how many there are is known at the start. `graphs` counts the captured programs, `graph_bytes`
+    is an estimate. `libraries` is the target's fact `library_bytes`, `device` its `memory_bytes`:
+    what the smallest device of the kind has.
     """
 
     target: str
@@ -40,6 +42,7 @@ class MemoryPlan:
     inputs: int
     zeroed: int
     host_calls: int
+    scratch: int
     planes: dict[str, int]
     num_pages: int
     page_tokens: int
@@ -62,7 +65,8 @@ class MemoryPlan:
     def total(self) -> int:
         """Everything on the device."""
         held = self.weights + self.arena + self.state + self.inputs + self.cache
-        return held + self.zeroed + self.host_calls + self.graph_bytes + self.libraries
+        beside = self.zeroed + self.host_calls + self.scratch
+        return held + beside + self.graph_bytes + self.libraries
 
     @property
     def beyond(self) -> int:
@@ -88,6 +92,11 @@ def _kept(manifest: Manifest) -> int:
     return sum(n for name, n in step_states(manifest).items() if of_host or name not in BOXES)
 
 
+def _scratch(program: Program) -> int:
+    kernels = (x.shared_bytes for x in launches_of(program) if isinstance(x, KernelLaunch))
+    return max(kernels, default=0)
+
+
 def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
     """The plan of an artifact, with as many pages as `serve` would take unless given."""
     reader = ArtifactReader(artifact)
@@ -109,6 +118,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         inputs=sum(input_bytes(manifest.programs)),
         zeroed=manifest.zeroed_bytes,
         host_calls=max(map(_allocates, programs)),
+        scratch=max(map(_scratch, programs)) if target.host_memory else 0,
         planes=planes,
         num_pages=pages,
         page_tokens=manifest.limits.page_tokens,

@@ -60,7 +60,7 @@ def _appended(native: NativePool, rows: Array, dtype: np.dtype[np.generic]) -> A
     names = {BF16: "bf16", np.dtype(np.float32): "f32"}
     symbol = f"append_{names[rows.dtype]}_{names[dtype]}"
     real = np.array([count], np.int32)
-    _run(native, symbol, cache, slots, rows, None, real, count, width, width, 0, width, 0)
+    _run(native, symbol, cache, slots, rows, None, real, count, width, width, 0, width, 0, count)
     return cache
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from small_fixtures import CompileSmall
 
+from lostwax.backends.cpu.contract.sizes import ROOM_BYTES
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.plan.memory_plan import MemoryPlan, plan_memory
 from lostwax.backends.plan.memory_warnings import MANY_GRAPHS, memory_warnings
@@ -30,6 +31,7 @@ def test_the_total_is_the_sum_of_all_parts() -> None:
         "inputs": 1 << 20,
         "zeroed": 1 << 17,
         "host_calls": 1 << 15,
+        "scratch": 1 << 13,
         "graph_bytes": 1 << 10,
         "libraries": 1 << 5,
     }
@@ -51,8 +53,8 @@ def test_the_total_is_the_sum_of_all_parts() -> None:
 def test_a_compile_is_warned_of_what_fits_on_no_device_and_of_many_graphs() -> None:
     plan = MemoryPlan(
         target="cuda-x", ranks=1, weights=80 << 30, arena=0, state=0, inputs=0, zeroed=0,
-        host_calls=0, planes={}, num_pages=0, page_tokens=64, graphs=MANY_GRAPHS, graph_bytes=0,
-        libraries=0, device=80 << 30,
+        host_calls=0, scratch=0, planes={}, num_pages=0, page_tokens=64, graphs=MANY_GRAPHS,
+        graph_bytes=0, libraries=0, device=80 << 30,
     )  # fmt: skip
     assert list(memory_warnings(plan)) == []
     (line,) = memory_warnings(replace(plan, arena=1 << 20))
@@ -95,14 +97,17 @@ def test_a_launch_carries_what_its_lowering_says(
 def test_the_plan_takes_the_largest_launch_of_all_programs(small_artifact: Any) -> None:
     """Read from the files as they lie, by their names in JSON."""
     texts = [p.read_text() for p in (small_artifact.artifact / "programs").glob("*.json")]
-    found = [
-        launch.get("allocates", 0)
+    launches = [
+        launch
         for program in map(json.loads, texts)
         for launch in (*program["prepare"], *(x for b in program["blocks"].values() for x in b))
     ]
+    found = [launch.get("allocates", 0) for launch in launches]
     plan = plan_memory(small_artifact.artifact)
     assert plan.host_calls == max(found) > 0
     manifest = small_artifact.manifest
     assert plan.weights + plan.arena == manifest.weight_bytes + manifest.arena_bytes
     known = plan.weights + plan.arena + plan.state + plan.inputs + plan.cache + plan.zeroed
-    assert plan.total == known + plan.host_calls + plan.graph_bytes + plan.libraries
+    beside = plan.host_calls + plan.scratch
+    assert plan.total == known + beside + plan.graph_bytes + plan.libraries
+    assert plan.scratch == max(launch.get("shared_bytes", 0) for launch in launches) > ROOM_BYTES

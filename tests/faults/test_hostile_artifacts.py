@@ -40,10 +40,9 @@ ANY_FILE = "/art"
 
 
 @pytest.fixture(scope="module")
-def art(torch_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that a test changes and puts back. It has no native launches: nothing bounds the
-    numbers that a foreign artifact gives those (docs/security.md)."""
-    return shutil.copytree(torch_artifact.artifact, tmp_path_factory.mktemp("hostile") / "art")
+def art(small_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that a test changes and puts back."""
+    return shutil.copytree(small_artifact.artifact, tmp_path_factory.mktemp("hostile") / "art")
 
 
 def reseal(art: Path, name: str) -> None:
@@ -102,9 +101,11 @@ def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]
     return use_all
 
 
-def resealed_values(art: Path, name: str, count: int, seed: int = SEED) -> Iterator[Mutant]:
+def resealed_values(
+    art: Path, name: str, count: int, seed: int = SEED, within: str = ""
+) -> Iterator[Mutant]:
     whole = (art / name).read_bytes()
-    for what, text in value_mutants(whole, name, count, seed):
+    for what, text in value_mutants(whole, name, count, seed, within):
 
         def apply(at: Path, text: bytes = text) -> None:
             at.write_bytes(text)
@@ -123,6 +124,8 @@ VALUES_TRIED = {
     "programs/score-r8.json": 150,
 }
 """How many values of each file; with the whole files, certificates and the rest over a thousand."""
+PARAMETERS_TRIED = 150
+"""How many parameters of launches."""
 
 
 def test_a_wrong_file_of_an_artifact_is_refused_by_name(art: Path, small_checkpoint: Path) -> None:
@@ -142,6 +145,17 @@ def test_resealed_values_are_refused_or_harmless(
     found = try_all(art, name, mutants, use_artifact(art, small_checkpoint, name), ANY_FILE)
     assert found.total() == count
     assert found["refused"] > found["harmless"], "nearly every value means something"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", [PROGRAM, "probes.json"])
+def test_resealed_parameters_of_native_kernels_are_refused_or_harmless(
+    art: Path, small_checkpoint: Path, name: str
+) -> None:
+    """Nothing but `cpu/contract/` stands between these numbers and memory."""
+    mutants = resealed_values(art, name, PARAMETERS_TRIED, seed=2, within=".params.")
+    found = try_all(art, name, mutants, use_artifact(art, small_checkpoint, name), ANY_FILE)
+    assert found["refused"] > found["harmless"] > 0
 
 
 @pytest.mark.hostile

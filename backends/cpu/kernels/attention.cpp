@@ -265,17 +265,23 @@ template <typename T> void attend(void **params, Team *team) {
   int64_t latent = integer(params, 11), width = latent + integer(params, 10);
   int64_t most = integer(params, 12), requests = integer(params, 13), pages = integer(params, 14);
   int64_t page_tokens = integer(params, 15), groups = parts(num_heads, HEADS);
+  int64_t num_pages = integer(params, 16), seen = pages * page_tokens;
   float *scores = (float *)team->scratch;
   const T **cached = (const T **)(scores + HEADS * most);
   for (int64_t c; (c = take(team, rows * groups)) >= 0;) {
     int64_t r = c / groups, first = c % groups * HEADS, held = smaller(HEADS, num_heads - first);
     const float *own_q = q + (r * num_heads + first) * width;
     float *to = context + (r * num_heads + first) * latent;
-    Cached<T> own = {cache, table + request_of(starts, requests, r) * pages, page_tokens, width};
+    Cached<T> own = {cache, table + request_of(starts, requests, r) * pages, page_tokens, width,
+                     num_pages};
     int64_t count = 0;
     if (selection)
-      for (; count < most && selection[r * most + count] >= 0; count++)
-        cached[count] = own[selection[r * most + count]];
+      for (; count < most; count++) {
+        int64_t position = selection[r * most + count];
+        if (!is_of(position, seen))
+          break;
+        cached[count] = own[position];
+      }
     else
       for (; count < most && count <= positions[r]; count++)
         cached[count] = own[count];
@@ -325,10 +331,11 @@ KERNEL_OF(absorb_bf16, absorb<bf16, bf16>)
 KERNEL_OF(absorb_bf16_f8, absorb<bf16, f8>)
 
 // context [T, H, latent]: attention of q over each row's selected positions [T, K], ascending and
-// then -1, or, without a selection, over the first K that it sees; zeros where there are none. By
-// the cache's type.
+// then -1 (or one that the page table does not have), or, without a selection, over the first K that
+// it sees; zeros where there are none. By the cache's type.
 // Parameters: q, cache, selection or null, positions, q_starts, page_table, context, num_rows, T, H,
-// rope, latent, K, B, pages, page_tokens. Scratch: 4 K floats, then K addresses.
+// rope, latent, K, B, pages, page_tokens; the driver adds the cache's pages. Scratch: 4 K floats,
+// then K addresses.
 KERNEL_OF(attend_f32, attend<float>)
 KERNEL_OF(attend_bf16, attend<bf16>)
 

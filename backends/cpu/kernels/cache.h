@@ -12,15 +12,18 @@ static inline int64_t request_of(const int32_t *q_starts, int64_t requests, int6
   return b;
 }
 
-// One request's rows of a cache.
+// One request's rows of a cache. Of a page that the cache does not have it reads page 0: whatever a
+// table holds, nothing else is read.
 template <typename T> struct Cached {
   const T *cache;
   const int32_t *pages;
   int64_t page_tokens;
   int64_t width;
+  int64_t num_pages;
   const T *operator[](int64_t position) const {
     uint32_t at = (uint32_t)position, tokens = (uint32_t)page_tokens; // a short division
-    return cache + (pages[at / tokens] * page_tokens + at % tokens) * width;
+    int64_t page = pages[at / tokens];
+    return cache + ((is_of(page, num_pages) ? page : 0) * page_tokens + at % tokens) * width;
   }
   // Of those from a position on that lie one behind the other.
   int64_t in_a_row(int64_t position) const {

@@ -145,7 +145,7 @@ template <typename T> void index_logits(void **params, Team *team) {
   int64_t dim = integer(params, 11), k = integer(params, 12), requests = integer(params, 13);
   int64_t pages = integer(params, 14), page_tokens = integer(params, 15), most = integer(params, 16);
   int64_t many = integer(params, 17), q_row = integer(params, 18), q_head = integer(params, 19);
-  int64_t w_row = integer(params, 20);
+  int64_t w_row = integer(params, 20), num_pages = integer(params, 22);
   float scale = number(params, 21), *room = (float *)team->scratch;
   int64_t filled = parts(heads, HEADS_AT_ONCE) * HEADS_AT_ONCE;
   Asked asked = {filled, dim, room, room + filled * dim};
@@ -154,10 +154,12 @@ template <typename T> void index_logits(void **params, Team *team) {
   for (int64_t c; (c = take(team, groups * spans)) >= 0;) {
     int64_t first = c % groups * many, begin = c / groups * SPAN;
     for (int64_t row = first; row < smaller(first + many, rows); row++) {
-      int64_t r = before + row, end = smaller(begin + SPAN, positions[r] + 1);
-      if (positions[r] < k || begin >= end)
+      int64_t r = before + row, sees = positions[r];
+      int64_t end = smaller(smaller(begin + SPAN, most), sees + 1);
+      if (sees < k || begin >= end)
         continue;
-      Cached<T> keys = {cache, table + request_of(starts, requests, r) * pages, page_tokens, dim};
+      Cached<T> keys = {cache, table + request_of(starts, requests, r) * pages, page_tokens, dim,
+                        num_pages};
       if (r != last)
         asked.take(q + r * q_row, q_head, heads, weights + r * w_row, scale);
       last = r;
@@ -172,7 +174,8 @@ template <typename T> void index_logits(void **params, Team *team) {
 // rows, of which `many` read the same cached keys one after another. By the type of q and cache.
 // Parameters: q, weights, cache, positions, q_starts, page_table, logits, num_rows, first row, T,
 // heads, dim, k, B, pages, page_tokens, S, many, row and head of q, row of weights, scale. Of q and
-// what goes with it the rows from the first one on are read, of logits the first T.
+// what goes with it the rows from the first one on are read, of logits the first T. The driver adds
+// the cache's pages.
 // Scratch: floats (heads + 3) (dim + 4).
 KERNEL_OF(index_logits_f32, index_logits<float>)
 KERNEL_OF(index_logits_bf16, index_logits<bf16>)
@@ -189,7 +192,7 @@ void KERNEL(index_select)(void **params, Team *team) {
   int64_t rows = real_rows(params, 3, before + all), most = integer(params, 7);
   uint32_t *ranks = (uint32_t *)team->scratch;
   for (int64_t row; (row = take(team, all)) >= 0;) {
-    int64_t r = before + row, seen = r < rows ? positions[r] + 1 : 0;
+    int64_t r = before + row, seen = r < rows ? smaller(positions[r] + INT64_C(1), most) : 0;
     if (seen <= k)
       every(seen, k, out + r * k);
     else

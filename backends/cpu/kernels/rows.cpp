@@ -127,8 +127,12 @@ template <typename X, typename T> void append(void **params, Team *team) {
   int64_t rows = real_rows(params, 4, integer(params, 5)), width = integer(params, 6);
   int64_t many = integer(params, 7), many_too = integer(params, 8);
   int64_t first_row = integer(params, 9), second_row = integer(params, 10);
+  int64_t num_slots = integer(params, 11);
   for (int64_t r; (r = take(team, rows)) >= 0;) {
-    T *to = cache + slots[r] * width;
+    int64_t slot = slots[r];
+    if (!is_of(slot, num_slots))
+      continue;
+    T *to = cache + slot * width;
     copy(to, first + r * first_row, many);
     if (second)
       copy(to + many, second + r * second_row, many_too);
@@ -170,10 +174,10 @@ KERNEL_OF(add_norm_bf16, add_norm<bf16>)
 KERNEL_OF(rotate_f32, rotate<float>)
 KERNEL_OF(rotate_bf16, rotate<bf16>)
 
-// Parts of a row side by side at its slot of the cache [slots, width]. By the types of parts and
-// cache.
+// Parts of a row side by side at its slot of the cache [slots, width], nowhere where it has no such
+// slot. By the types of parts and cache.
 // Parameters: cache, slots, first part, second or null, num_rows, rows, width, widths of the two,
-// their rows.
+// their rows; the driver adds the slots that there are.
 KERNEL_OF(append_f32_f32, append<float, float>)
 KERNEL_OF(append_f32_bf16, append<float, bf16>)
 KERNEL_OF(append_bf16_f32, append<bf16, float>)

@@ -57,11 +57,14 @@ template <typename T> static inline T *pointer(void **params, int index) {
 static inline int64_t integer(void **params, int index) { return *(int32_t *)params[index]; }
 static inline float number(void **params, int index) { return *(float *)params[index]; }
 
-// Rows that a step really has, of the `most` that the program is compiled for.
+// Rows that a step really has, of the `most` that the program is compiled for, whatever lies there.
 static inline int64_t real_rows(void **params, int index, int64_t most) {
   int64_t rows = *pointer<int32_t>(params, index);
-  return rows < most ? rows : most;
+  return rows < 0 ? 0 : rows < most ? rows : most;
 }
+
+// Whether what was read of memory is one of so many.
+static inline bool is_of(int64_t value, int64_t count) { return 0 <= value && value < count; }
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

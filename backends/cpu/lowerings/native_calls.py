@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lostwax.backends import predicates as P
+from lostwax.backends.cpu.contract.check_native import check_native
+from lostwax.backends.cpu.contract.rule import SHORT, symbol_of
+from lostwax.backends.cpu.contract.sizes import ROOM_BYTES as ROOM_BYTES
+from lostwax.backends.cpu.contract.sizes import TILE as TILE
 from lostwax.backends.cpu.library import libraries
 from lostwax.backends.lowering import Match, Work
 from lostwax.backends.predicates import Predicate
@@ -13,15 +17,6 @@ from lostwax.ir.contract.parameter import Null, Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, View
 
 Argument = View | int | float | None
-
-TILE = 16
-"""Columns of a packed weight that lie together, as `kernels/products.cpp` reads them."""
-ROW_BLOCK, K_BLOCK, GROUP = 48, 512, 64
-"""Rows, places of a sum and columns of a chunk of a product, as `kernels/multiply.h` cuts them."""
-ROOM_BYTES = 4 * (ROW_BLOCK * K_BLOCK + K_BLOCK * GROUP + 2 * ROW_BLOCK * GROUP)
-"""Its `Room`: x and a weight as f32, two products before they are rounded."""
-SHORT = {"f8E4M3FN": "f8"}
-"""Element types as kernels' symbols name them, where that is otherwise."""
 
 _HAS_LIBRARY = Predicate(
     lambda match: (
@@ -69,16 +64,18 @@ def _short(match: Match, name: str) -> str:
 
 def symbol(kernel: str, match: Match, values: str) -> str:
     """A kernel's symbol by the values' element types, which are said once where all are one."""
-    types = [_short(match, name) for name in values.split()]
-    return "_".join((kernel, *(types[:1] if len(set(types)) == 1 else types)))
+    return symbol_of(kernel, " ".join(_short(match, name) for name in values.split()))
 
 
 def native(
     match: Match, op: str, symbol: str, *arguments: Argument, scratch_bytes: int = 0
 ) -> KernelLaunch:
-    """A launch of `symbol`; `scratch_bytes` is what each thread takes beside its parameters."""
+    """A launch of `symbol`; `scratch_bytes` is what each thread takes beside its parameters.
+
+    Raises Unfit where it breaks the symbol's rule (`cpu/contract/`): the driver would refuse it.
+    """
     kernel = match.build(KernelSource(language="cpp", path="native.cpp", symbol=symbol))
-    return KernelLaunch(
+    launch = KernelLaunch(
         binary=kernel.binary,
         symbol=kernel.symbol,
         grid=(1, 1, 1),
@@ -87,6 +84,8 @@ def native(
         shared_bytes=scratch_bytes,
         op=op,
     )
+    check_native(launch)
+    return launch
 
 
 def _parameter(argument: Argument) -> Pointer | Scalar | Null:

@@ -123,6 +123,8 @@ def _lines(found: MemoryPlan) -> Iterator[str]:
         yield f"  zeroed     {_mib(found.zeroed)}  workspace that kernels leave zero"
     yield f"  inputs     {_mib(found.inputs)}"
     yield f"  host calls {_mib(found.host_calls)}  at most, outside the arena"
+    if found.scratch:
+        yield f"  scratch    {_mib(found.scratch)}  of each thread; the total has one's"
     tokens = found.num_pages * found.page_tokens
     yield (
         f"  cache      {_mib(found.cache)}  {found.num_pages} pages of {found.page_tokens} tokens"
