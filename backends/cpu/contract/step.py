@@ -81,7 +81,7 @@ _BODY_SIZES: tuple[Parameter, ...] = (
     Whole("page_tokens", least=1),
     *_SIZES,
 )
-_PAGES = Demand("P <= max_pages", lambda n: n.P <= n.max_pages)
+_PAGES = Demand("P <= max_pages", lambda n: n.max_pages >= n.P)
 
 _DERIVE: tuple[Parameter, ...] = (
     *_numbers(_header, "header"),
