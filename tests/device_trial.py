@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from derive_trial import MAX_DRAFTS, MAX_PAGES, MAX_REQS, NUM_ROWS, PAGE, DeriveTrial
 from msgspec import structs
 from step_oracle import StepBatch
@@ -126,7 +125,10 @@ class DeviceTrial(DeriveTrial):
             COUNTS: 4 * VOCAB * (MAX_REQS + 1),
             BIASES: 4 * VOCAB * 2 * (MAX_REQS + 1),
         }  # fmt: skip
-        states = {name: driver.allocate(size).fill_(JUNK) for name, size in sizes.items()}
+        self._memory = driver.memory
+        states = {name: driver.allocate(size) for name, size in sizes.items()}
+        for state in states.values():
+            state[:] = JUNK
         inputs = max(input_offsets(segment, bucket)[1] for segment, bucket in BUCKETS.items())
         memory = Memory(
             driver.allocate(ARENA), InputMemory(driver.allocate(inputs), driver),
@@ -137,17 +139,21 @@ class DeviceTrial(DeriveTrial):
             self._bound[head].replay = partial(self._replay_head, self._bound[head])
         walk = self._bound["draft"].replay
         self._bound["draft"].replay = partial(self._replay_draft, walk)
-        self._masks = states[MASKS].view(torch.int32).view(-1, WORDS)
+        self._masks = self._words(states[MASKS]).reshape(-1, WORDS)
         self._wanted_masks: Masks | None = None
         """What the masks must be when a head looks at them."""
         table = StateTable(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
         masks = MaskState(states[MASKS], driver)
         biases = BiasState(states[BIASES], VOCAB, driver)
-        self._biases = states[BIASES].view(torch.float32).view(-1, VOCAB)
+        self._biases = self._words(states[BIASES]).view(np.float32).reshape(-1, VOCAB)
         counts = CountState(states[COUNTS], VOCAB, driver)
-        self._counts = states[COUNTS].view(torch.int32).view(-1, VOCAB)
+        self._counts = self._words(states[COUNTS]).reshape(-1, VOCAB)
         self._device = DeviceStep(LAYOUT, memory, table, masks, biases, counts, driver)
         self._device.reset()
+
+    def _words(self, buffer: Any) -> Any:
+        """i32 over a buffer, whatever made it."""
+        return self._memory.array(buffer).view(np.int32)
 
     def picked(self, batch: StepBatch) -> StepResult:
         """Noted, for the device to pick the same."""
@@ -163,7 +169,7 @@ class DeviceTrial(DeriveTrial):
     def _replay_head(self, head: BoundProgram) -> None:
         """Derive, give what is drawn, take over."""
         if self._wanted_masks is not None:
-            held = self._masks[: len(self._wanted_masks)].numpy()
+            held = self._masks[: len(self._wanted_masks)]
             assert np.array_equal(held, self._wanted_masks), "the head ran without its masks"
         split, rows = len(head.program.prepare), head.program.bucket.rows
         for launch in head.launches[:split]:
@@ -172,11 +178,11 @@ class DeviceTrial(DeriveTrial):
         self._script.ids[0] = rest
         if not rest:
             self._script.ids.popleft()
-        for name, out in head.outputs.items():
-            drawn = self._numbers.integers(0, 1000, tuple(out.shape))
-            out.copy_(torch.from_numpy(drawn))
+        for name, place in head.outputs.items():
+            out = self._memory.array_at(place)
+            out[...] = self._numbers.integers(0, 1000, out.shape)
             if name == "ids":
-                out[: len(ids)] = torch.tensor(ids, dtype=torch.int32)
+                out[: len(ids)] = ids
             if self._script.is_main:
                 self._script.given.setdefault(name, []).extend(out[: len(ids)].tolist())
         for launch in head.launches[split:]:
@@ -203,13 +209,13 @@ class DeviceTrial(DeriveTrial):
         self._unheard.append(Unheard(started, want, result.drafts, programs))
         for seq, held in self._oracle.rows.items():
             for name in STEP_STATE:
-                found = self._device.fields[name][seq].numpy()
+                found = self._memory.array_at(self._device.fields[name])[seq]
                 assert np.array_equal(found, self._state.fields[name][seq]), f"{name} of {seq}"
             if held.enter.biased:
                 self._check_bias(held.enter)
             if held.enter.counted:
                 want = np.bincount([*held.enter.outputs, *held.said], minlength=VOCAB)
-                found = self._counts[seq].numpy()
+                found = self._counts[seq]
                 assert np.array_equal(found, 2 * want), f"counts of {seq}"
         while self._unheard and (self._rng.random() < 0.35 or len(self._unheard) > MOST_UNHEARD):
             self._hear()
@@ -220,7 +226,7 @@ class DeviceTrial(DeriveTrial):
         for token, added in enter.bias:
             want[:, token] = added
         want[1, list(enter.ends)] = -np.inf
-        found = self._biases[2 * enter.seq : 2 * enter.seq + 2].numpy()
+        found = self._biases[2 * enter.seq : 2 * enter.seq + 2]
         assert np.array_equal(found, want), f"the bias of {enter.seq}"
 
     def _finished(self, begun: Started | Held, plan: StepPlan) -> Started:

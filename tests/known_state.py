@@ -31,7 +31,8 @@ def fields_of(runtime: Runtime) -> dict[str, Any]:
     host reads."""
     if runtime.device_step is None:
         return runtime.state.fields
-    return {name: field.numpy() for name, field in runtime.device_step.fields.items()}
+    fields = runtime.device_step.fields.items()
+    return {name: runtime.driver.memory.array_at(field) for name, field in fields}
 
 
 @dataclass(slots=True)

@@ -84,7 +84,11 @@ def driver_of(artifact: Path) -> CpuDriver:
 @contextmanager
 def state_on_the_host() -> Generator[None]:
     """Compiles for the CPU leave the step around the layers to numpy meanwhile."""
-    with patch("lostwax.backends.cpu.lowerings.native_step.native_step", lambda *_: None):
+
+    def nothing(*_: object) -> None:
+        return None
+
+    with patch("lostwax.backends.cpu.lowerings.native_step.native_step", nothing):
         yield
 
 

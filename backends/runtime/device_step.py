@@ -107,7 +107,7 @@ class DeviceStep:
             for name in STEP_STATE
         }
         """The state on the device."""
-        self._lengths: Any = self.fields["length"].numpy() if host_runs else None
+        self._lengths: Any = driver.memory.array_at(self.fields["length"]) if host_runs else None
 
     def reset(self) -> None:
         """Begin with the first place: programs were run over an empty plan to be captured."""

@@ -1,8 +1,4 @@
-"""Rules of `kernels/step.cpp`: the arguments that `gpu_kernels/lowerings/step.py` lists, with the
-names that they have there.
-
-What a plan says of sequences, rows and logit rows is held below S and M by the kernels.
-"""
+"""Rules of `kernels/step.cpp`."""
 
 from __future__ import annotations
 
@@ -14,207 +10,195 @@ from lostwax.backends.cpu.contract.rule import (
     Parameter,
     Rule,
     Whole,
-    none,
     wholes,
 )
-from lostwax.ir.contract.step import HEAD_INPUTS, STEP_INPUTS, operands_of
-from lostwax.ir.contract.step_layout import HEADER_SIZE, PLACES
-from lostwax.ir.contract.step_state import STEP_STATE
 
-_MOST = (Whole("S", least=1), Whole("M"))
-"""Rows of the state, and rows of a step, at most."""
-
-
-def _numbers(name: str, reach: Formula) -> Memory:
-    return Memory(name, "i32", reach)
+HEADER, FIRST = 11, 16
+"""Numbers of the plan's header, and where the arrays behind it begin."""
+PLACES = 4
+"""Of the boxes."""
 
 
-_HEADER = _numbers("header", lambda n: HEADER_SIZE)
+def _numbers(reach: Formula, *names: str) -> tuple[Memory, ...]:
+    return tuple(Memory(name, "i32", reach) for name in names)
 
 
-def _by_seq(names: str) -> tuple[Memory, ...]:
-    return tuple(_numbers(name, lambda n: n.S) for name in names.split())
+def _floats(reach: Formula, *names: str) -> tuple[Memory, ...]:
+    return tuple(Memory(name, "f32", reach) for name in names)
 
 
-def _by_row(names: str) -> tuple[Memory, ...]:
-    return tuple(_numbers(name, lambda n: n.M) for name in names.split())
-
-
-def _fields(names: str) -> tuple[Memory, ...]:
-    """Of the state."""
-    widths: dict[tuple[str, ...], Formula] = {
-        (): lambda n: n.S,
-        ("P",): lambda n: n.S * n.max_pages,
-        ("D",): lambda n: n.S * n.FOLLOWING,
-    }
-    return tuple(
-        Memory(f"state_{name}", STEP_STATE[name].dtype, widths[STEP_STATE[name].dims])
-        for name in names.split()
-    )
-
-
-def _inputs(names: tuple[str, ...]) -> tuple[Memory, ...]:
-    """Of the program: shapes by rows T, requests B, pages P, rows of a head R."""
-
-    def reach(dims: tuple[str | int, ...]) -> Formula:
-        def count(n: Numbers) -> int:
-            found = 1
-            for dim in dims:
-                found *= (
-                    dim if isinstance(dim, int) else n.B + 1 if dim == "B + 1" else getattr(n, dim)
-                )
-            return found
-
-        return count
-
-    return tuple(
-        Memory(name, STEP_INPUTS[name].dtype, reach(STEP_INPUTS[name].dims)) for name in names
-    )
-
-
-_NUM_ROWS = _numbers("num_rows", lambda n: 1)
-_TURN = _numbers("turn", lambda n: 1)
-_BODY_NUMBERS = (
-    *wholes("T B P max_pages"), Whole("FOLLOWING", least=1), Whole("PAGE_TOKENS", least=1), *_MOST,
-)  # fmt: skip
-_BODY_DEMANDS = (Demand("P <= max_pages", lambda n: n.max_pages >= n.P),)
-
-
-def _receive() -> tuple[Parameter, ...]:
-    def plan(n: Numbers) -> int:
-        return HEADER_SIZE + n.NUM_BY_SEQ * n.seq_stride + n.NUM_BY_LOGIT * n.logit_stride + n.M
-
-    return (
-        _numbers("box", lambda n: PLACES * n.place_size),
-        _TURN,
-        _numbers("plan", plan),
-        *wholes("place_size seq_stride logit_stride NUM_BY_SEQ NUM_BY_LOGIT"),
-        *_MOST,
-    )
-
-
-def _derive() -> tuple[Parameter, ...]:
-    return (
-        _HEADER,
-        *_by_seq("seqs plan_q_starts"),
-        *_by_row("plan_tokens"),
-        *_fields("pages length limit tokens"),
-        *_inputs(operands_of("extend")),
-        _NUM_ROWS,
-        _TURN,
-        *_BODY_NUMBERS,
-    )
-
-
-def _derive_draft() -> tuple[Parameter, ...]:
-    return (
-        _HEADER,
-        *_by_seq("seqs plan_q_starts starts drafting last_rows"),
-        *_by_row("draft_tokens"),
-        *_fields("pages length limit tokens"),
-        *_inputs((*operands_of("extend"), "hidden_rows")),
-        _NUM_ROWS,
-        *_BODY_NUMBERS,
-    )
-
-
-def _derive_logits() -> tuple[Parameter, ...]:
-    return (
-        _HEADER,
-        *_by_seq("seqs plan_q_starts"),
-        *_by_row("plan_rows owners plan_targets plan_mask_rows"),
-        *_by_seq("drafting last_rows"),
-        *_fields("length num_prompt temperature top_k top_p min_p"),
-        *_fields("seed counted repetition frequency presence tokens biased min_outputs"),
-        *_inputs(HEAD_INPUTS),
-        _NUM_ROWS,
-        Whole("R"),
-        Whole("FOLLOWING", least=1),
-        Whole("RECENT"),
-        *_MOST,
-    )
-
-
-def _advance() -> tuple[Parameter, ...]:
-    return (
-        _HEADER,
-        *_by_seq("seqs plan_q_starts logit_starts picks behind"),
-        *_by_row("plan_tokens"),
-        *_by_seq("starts drafting last_rows"),
-        *_by_row("draft_tokens picked"),
-        *_fields("length limit num_prompt tokens counted"),
-        _numbers("counts", lambda n: n.S * n.WIDTH),
-        _numbers("ids", lambda n: n.R),
-        *wholes("R WIDTH"),
-        Whole("FOLLOWING", least=1),
-        *_MOST,
-    )
-
-
-def _send() -> tuple[Parameter, ...]:
-    def scores(width: Formula) -> Formula:
-        return lambda n: n.R * width(n) if n.WITH_SCORES else 0
-
-    return (
-        _HEADER,
-        _TURN,
-        *_by_seq("drafting"),
-        *_fields("tokens"),
-        _numbers("box", lambda n: PLACES * n.place_size),
-        _numbers("ids", lambda n: n.R),
-        _numbers("logprobs", lambda n: n.R),
-        _numbers("target_logprobs", scores(lambda n: 1)),
-        _numbers("top_ids", scores(lambda n: n.TOP)),
-        _numbers("top_logprobs", scores(lambda n: n.TOP)),
-        *wholes("place_size max_rows R"),
-        Whole("FOLLOWING", least=1),
-        Whole("TOP"),
-        Whole("WITH_SCORES", most=1),
-        *_MOST,
-    )
-
-
-def _of_one(n: Numbers) -> int:
-    """One thread does all of it."""
+def _one(n: Numbers) -> int:
     return 1
 
 
+def _header(n: Numbers) -> int:
+    return HEADER
+
+
+def _of_seq(n: Numbers) -> int:
+    return n.max_reqs + 1
+
+
+def _of_row(n: Numbers) -> int:
+    return n.max_rows
+
+
+def _following(n: Numbers) -> int:
+    return (n.max_reqs + 1) * n.following
+
+
+_SIZES = (Whole("max_reqs", least=1), Whole("max_rows", least=1))
+_FOLLOWING = Whole("following", least=1)
+
+_RECEIVE: tuple[Parameter, ...] = (
+    *_numbers(lambda n: PLACES * n.place_size, "box"),
+    *_numbers(_one, "turn"),
+    *_numbers(
+        lambda n: FIRST + n.by_seq * n.seq_stride + n.by_logit * n.logit_stride + n.max_rows,
+        "plan",
+    ),
+    *wholes("place_size seq_stride logit_stride by_seq by_logit"),
+    *_SIZES,
+)
+
+
+def _sent(n: Numbers) -> int:
+    return FIRST + n.by_seq * (n.max_reqs + 1) + (n.by_logit + 1) * n.max_rows
+
+
+_BODY: tuple[Parameter, ...] = (
+    *_numbers(lambda n: (n.max_reqs + 1) * n.max_pages, "pages"),
+    *_numbers(_of_seq, "length", "limit"),
+    *_numbers(_following, "state_tokens"),
+    *_numbers(lambda n: n.T, "tokens", "positions", "slots"),
+    *_numbers(lambda n: n.B + 1, "q_starts"),
+    *_numbers(lambda n: n.B, "kv_lens"),
+    *_numbers(lambda n: n.B * n.P, "page_table"),
+)
+_BODY_SIZES: tuple[Parameter, ...] = (
+    *wholes("T B P max_pages"),
+    _FOLLOWING,
+    Whole("page_tokens", least=1),
+    *_SIZES,
+)
+_PAGES = Demand("P <= max_pages", lambda n: n.max_pages >= n.P)
+
+_DERIVE: tuple[Parameter, ...] = (
+    *_numbers(_header, "header"),
+    *_numbers(_of_seq, "seqs", "plan_q_starts"),
+    *_numbers(_of_row, "plan_tokens"),
+    *_BODY,
+    *_numbers(_one, "real_rows", "turn"),
+    *_BODY_SIZES,
+)
+
+_DERIVE_DRAFT: tuple[Parameter, ...] = (
+    *_numbers(_header, "header"),
+    *_numbers(_of_seq, "seqs", "plan_q_starts", "starts", "drafting", "last_rows"),
+    *_numbers(_of_row, "draft_tokens"),
+    *_BODY,
+    *_numbers(lambda n: n.T, "hidden_rows"),
+    *_numbers(_one, "real_rows"),
+    *_BODY_SIZES,
+)
+
+
+def _of_logit(n: Numbers) -> int:
+    return n.R
+
+
+_DERIVE_LOGITS: tuple[Parameter, ...] = (
+    *_numbers(_header, "header"),
+    *_numbers(_of_seq, "seqs", "plan_q_starts"),
+    *_numbers(_of_row, "plan_rows", "owners", "plan_targets", "plan_mask_rows"),
+    *_numbers(_of_seq, "drafting", "last_rows", "length", "num_prompt"),
+    *_floats(_of_seq, "state_temperature"),
+    *_numbers(_of_seq, "state_top_k"),
+    *_floats(_of_seq, "state_top_p", "state_min_p"),
+    *_numbers(_of_seq, "seed", "counted"),
+    *_floats(_of_seq, "state_repetition", "state_frequency", "state_presence"),
+    *_numbers(_following, "state_tokens"),
+    *_numbers(_of_seq, "biased", "min_outputs"),
+    *_numbers(_of_logit, "logit_rows"),
+    *_floats(_of_logit, "temperature"),
+    *_numbers(_of_logit, "seeds", "counters", "top_k"),
+    *_floats(_of_logit, "top_p", "min_p"),
+    *_numbers(_of_logit, "count_rows"),
+    *_numbers(lambda n: n.R * n.recent_width, "recent"),
+    *_floats(_of_logit, "repetition", "frequency", "presence"),
+    *_numbers(_of_logit, "bias_rows", "mask_rows", "targets"),
+    *_numbers(_one, "real_rows"),
+    *wholes("R"),
+    _FOLLOWING,
+    *wholes("recent_width"),
+    *_SIZES,
+)
+
+_ADVANCE: tuple[Parameter, ...] = (
+    *_numbers(_header, "header"),
+    *_numbers(_of_seq, "seqs", "plan_q_starts", "logit_starts", "picks", "behind"),
+    *_numbers(_of_row, "plan_tokens"),
+    *_numbers(_of_seq, "starts", "drafting", "last_rows"),
+    *_numbers(_of_row, "draft_tokens", "picked"),
+    *_numbers(_of_seq, "length", "limit", "num_prompt"),
+    *_numbers(_following, "state_tokens"),
+    *_numbers(_of_seq, "counted"),
+    *_numbers(lambda n: (n.max_reqs + 1) * n.vocab_size, "counts"),
+    *_numbers(_of_logit, "ids"),
+    *wholes("R vocab_size"),
+    _FOLLOWING,
+    *_SIZES,
+)
+
+
+def _scored(n: Numbers) -> int:
+    return n.R if n.with_scores else 0
+
+
+_SEND: tuple[Parameter, ...] = (
+    *_numbers(_header, "header"),
+    *_numbers(_one, "turn"),
+    *_numbers(_of_seq, "drafting"),
+    *_numbers(_following, "state_tokens"),
+    *_numbers(lambda n: PLACES * n.place_size, "box"),
+    *_numbers(_of_logit, "ids", "logprobs"),
+    *_numbers(_scored, "target_logprobs"),
+    *_numbers(lambda n: _scored(n) * n.top, "top_ids", "top_logprobs"),
+    *wholes("place_size height R"),
+    _FOLLOWING,
+    *wholes("top with_scores"),
+    *_SIZES,
+)
+
+
+def _given(n: Numbers) -> int:
+    return (3 + 2 * n.top) * n.height + n.max_reqs * max(n.following - 1, 1)
+
+
 def _rule(
-    name: str,
-    parameters: tuple[Parameter, ...],
-    *demands: Demand,
-    chunks: Formula = _of_one,
+    kernel: str, parameters: tuple[Parameter, ...], chunks: Formula, *demands: Demand
 ) -> Rule:
-    return Rule(f"step_{name}", parameters, chunks, none, demands)
+    return Rule(f"step_{kernel}", parameters, chunks, lambda n: 0, demands)
+
+
+def _bodies(n: Numbers) -> int:
+    return n.B + 1
 
 
 STEP = (
     _rule(
         "receive",
-        _receive(),
-        Demand("seq_stride >= S", lambda n: n.seq_stride >= n.S),
-        Demand("logit_stride >= M", lambda n: n.logit_stride >= n.M),
-        Demand(
-            "place_size holds the plan",
-            lambda n: n.place_size >= HEADER_SIZE + n.NUM_BY_SEQ * n.S + (n.NUM_BY_LOGIT + 1) * n.M,
-        ),
+        _RECEIVE,
+        _one,
+        Demand("max_reqs < seq_stride", lambda n: n.max_reqs < n.seq_stride),
+        Demand("max_rows <= logit_stride", lambda n: n.max_rows <= n.logit_stride),
+        Demand("a place holds a plan", lambda n: _sent(n) <= n.place_size),
     ),
-    _rule("derive", _derive(), *_BODY_DEMANDS, chunks=lambda n: n.B + 1),
-    _rule("derive_draft", _derive_draft(), *_BODY_DEMANDS, chunks=lambda n: n.B + 1),
+    _rule("derive", _DERIVE, _bodies, _PAGES),
+    _rule("derive_draft", _DERIVE_DRAFT, _bodies, _PAGES),
+    _rule("derive_logits", _DERIVE_LOGITS, _one),
+    _rule("advance", _ADVANCE, _one),
     _rule(
-        "derive_logits",
-        _derive_logits(),
-        Demand(
-            "RECENT is that of a head's input", lambda n: STEP_INPUTS["recent"].dims[1] == n.RECENT
-        ),
-    ),
-    _rule("advance", _advance()),
-    _rule(
-        "send",
-        _send(),
-        Demand(
-            "place_size holds the results",
-            lambda n: n.place_size >= (3 + 2 * n.TOP) * n.max_rows + (n.S - 1) * (n.FOLLOWING - 1),
-        ),
+        "send", _SEND, _one, Demand("a place holds results", lambda n: _given(n) <= n.place_size)
     ),
 )

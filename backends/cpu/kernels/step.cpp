@@ -1,7 +1,11 @@
 // The step around the layers, over the plan and the sequences' state in memory
 // (`ir/contract/step_layout.py`): a program's inputs before it, what a head picked behind it. What
 // they mean: `backends/runtime/step_rows.py`. Parameters are those of the GPUs' kernels of the same
-// names, in their order (`gpu_kernels/lowerings/step.py`), less what says how they are cut.
+// names, in their order (`gpu_kernels/lowerings/step.py`), less what says how they are cut, and
+// then max_reqs and max_rows.
+//
+// Indices and counts come from memory, which a foreign artifact's launches may have written: each
+// is held within the arrays that it is for.
 
 #include "team.h"
 
@@ -37,15 +41,9 @@ struct Given {
   int64_t integer() { return ::integer(params, count++); }
 };
 
-// How much there is of what plans speak of: rows of the state, and rows of a step. Behind all other
-// parameters. What a plan says is held below it: it lies in memory, where anything may be.
-struct Most {
-  int64_t seqs, rows;
-  explicit Most(Given &given) : seqs(given.integer()), rows(given.integer()) {}
-  int64_t seq(int64_t number) const { return is_of(number, seqs) ? number : 0; }
-};
-
-int64_t within(int64_t value, int64_t most) { return larger(0, smaller(value, most)); }
+inline int64_t within(int64_t value, int64_t least, int64_t most) {
+  return value < least ? least : value > most ? most : value;
+}
 
 void fill(int32_t *out, int64_t begin, int64_t end, int32_t value) {
   for (int64_t i = begin; i < end; i++)
@@ -70,8 +68,8 @@ struct Body {
 
   // A row of a sequence: padding where it has no token or lies at the limit; whether it has one.
   bool row(int64_t at, int32_t token, int64_t position, int64_t end, const int32_t *own,
-           int64_t page_tokens, int64_t max_pages) const {
-    bool is_real = token >= 0 && position < end && is_of(position, max_pages * page_tokens);
+           int64_t page_tokens) const {
+    bool is_real = token >= 0 && position >= 0 && position < end;
     tokens[at] = is_real ? token : NONE;
     positions[at] = is_real ? (int32_t)position : NONE;
     slots[at] = is_real ? (int32_t)(own[position / page_tokens] * page_tokens +
@@ -111,20 +109,20 @@ void KERNEL(step_receive)(void **params, Team *team) {
   int32_t *plan = given.numbers();
   int64_t place_size = given.integer(), seq_stride = given.integer();
   int64_t logit_stride = given.integer(), by_seq = given.integer(), by_logit = given.integer();
-  Most most(given);
+  int64_t max_reqs = given.integer(), max_rows = given.integer();
   while (take(team, 1) >= 0) {
     const int32_t *place = box + ((uint32_t)*turn % PLACES) * place_size;
     const int32_t *from = place + HEADER_SIZE;
     int32_t *to = plan + HEADER_SIZE;
     copy_numbers(plan, place, HEADER_SIZE);
     for (int64_t i = 0; i < by_seq + by_logit; i++) {
-      int64_t size = i < by_seq ? within(place[NUM_SEQS] + (int64_t)1, most.seqs)
-                                : within(place[NUM_LOGITS], most.rows);
+      int64_t size = i < by_seq ? within(place[NUM_SEQS], 0, max_reqs) + 1
+                                : within(place[NUM_LOGITS], 0, max_rows);
       copy_numbers(to, from, size);
       from += size;
       to += i < by_seq ? seq_stride : logit_stride;
     }
-    copy_numbers(to, from, within(place[NUM_TOKENS], most.rows));
+    copy_numbers(to, from, within(place[NUM_TOKENS], 0, max_rows));
   }
 }
 
@@ -137,9 +135,9 @@ void KERNEL(step_derive)(void **params, Team *team) {
   int32_t *num_rows = given.numbers(), *turn = given.numbers();
   int64_t all = given.integer(), reqs = given.integer(), wide = given.integer();
   int64_t max_pages = given.integer(), follow = given.integer(), page_tokens = given.integer();
-  Most most(given);
-  int64_t rows = within(header[NUM_ROWS], smaller(all, most.rows));
-  int64_t count = within(header[NUM_SEQS], most.seqs - 1);
+  int64_t max_reqs = given.integer(), most = smaller(given.integer(), all); // rows
+  int64_t rows = within(header[NUM_ROWS], 0, most);
+  int64_t count = within(header[NUM_SEQS], 0, max_reqs);
   bool is_decode = header[IS_DECODE];
   for (int64_t b; (b = take(team, reqs + 1)) >= 0;) {
     if (b == reqs) {
@@ -148,14 +146,15 @@ void KERNEL(step_derive)(void **params, Team *team) {
     } else if (b >= count) {
       body.request(b, rows, 0, nullptr, wide);
     } else {
-      int64_t seq = most.seq(seqs[b]), start = body.length[seq];
-      int64_t first = within(begins[b], rows), end = within(begins[b + 1], rows);
+      int64_t seq = within(seqs[b], 0, max_reqs), start = body.length[seq];
+      int64_t first = within(begins[b], 0, most), end = within(begins[b + 1], first, most);
+      int64_t limit = smaller(body.limit[seq], max_pages * page_tokens);
       const int32_t *own = body.pages + seq * max_pages, *next = body.following + seq * follow;
       int64_t held = 0;
       for (int64_t row = first; row < end; row++) {
         int64_t at = row - first;
         int32_t token = !is_decode ? brought[row] : at < follow ? next[at] : NONE;
-        held += body.row(row, token, start + at, body.limit[seq], own, page_tokens, max_pages);
+        held += body.row(row, token, start + at, limit, own, page_tokens);
       }
       body.request(b, end, start + held, own, wide);
     }
@@ -173,12 +172,11 @@ void KERNEL(step_derive_draft)(void **params, Team *team) {
   int32_t *hidden_rows = given.numbers(), *num_rows = given.numbers();
   int64_t all = given.integer(), reqs = given.integer(), wide = given.integer();
   int64_t max_pages = given.integer(), follow = given.integer(), page_tokens = given.integer();
-  Most most(given);
-  int64_t stage = header[NEXT_STAGE];
+  int64_t max_reqs = given.integer(), most = smaller(given.integer(), all); // rows
+  int64_t stage = within(header[NEXT_STAGE], 0, follow - 1);
   bool is_first = stage <= 1;
-  int64_t count = within(header[is_first ? NUM_SEQS : NUM_DRAFTING], most.seqs - 1);
-  int64_t rows = within(header[is_first ? NUM_ROWS : NUM_DRAFTING],
-                        smaller(all, is_first ? most.rows : most.seqs - 1));
+  int64_t count = within(header[is_first ? NUM_SEQS : NUM_DRAFTING], 0, max_reqs);
+  int64_t rows = within(header[is_first ? NUM_ROWS : NUM_DRAFTING], 0, most);
   for (int64_t b; (b = take(team, reqs + 1)) >= 0;) {
     if (b == reqs) {
       body.padding(rows, all, num_rows);
@@ -186,17 +184,18 @@ void KERNEL(step_derive_draft)(void **params, Team *team) {
     } else if (b >= count) {
       body.request(b, rows, 0, nullptr, wide);
     } else {
-      int64_t seq = most.seq((is_first ? seqs : drafting)[b]), limit = body.limit[seq];
-      int64_t first = within(is_first ? begins[b] : b, rows);
-      int64_t end = within(is_first ? begins[b + 1] : b + 1, rows);
+      int64_t seq = within((is_first ? seqs : drafting)[b], 0, max_reqs);
+      int64_t limit = smaller(body.limit[seq], max_pages * page_tokens);
+      int64_t first = within(is_first ? begins[b] : b, 0, most);
+      int64_t end = within(is_first ? begins[b + 1] : b + 1, first, most);
       int64_t start = is_first ? starts[b] : smaller(body.length[seq] + stage - 2, limit);
       const int32_t *own = body.pages + seq * max_pages;
-      int32_t draft = body.following[seq * follow + within(stage - 1, follow - 1)];
+      int32_t draft = body.following[seq * follow + larger(stage - 1, 0)];
       int64_t held = 0;
       for (int64_t row = first; row < end; row++) {
         hidden_rows[row] = stage == 2 ? last_rows[row] : (int32_t)row;
         int32_t token = is_first ? behind[row] : draft;
-        held += body.row(row, token, start + row - first, limit, own, page_tokens, max_pages);
+        held += body.row(row, token, start + row - first, limit, own, page_tokens);
       }
       body.request(b, end, start + held, own, wide);
     }
@@ -229,11 +228,12 @@ void KERNEL(step_derive_logits)(void **params, Team *team) {
   int32_t *bias_rows = given.numbers(), *mask_rows = given.numbers(), *targets = given.numbers();
   int32_t *num_rows = given.numbers();
   int64_t all = given.integer(), follow = given.integer(), num_recent = given.integer();
-  Most most(given);
+  int64_t max_reqs = given.integer(), max_rows = given.integer();
   while (take(team, 1) >= 0) {
-    int64_t cursor = larger(header[CURSOR], 0), stage = header[cursor ? STAGE : NEXT_STAGE];
-    int64_t wanted = within(header[stage ? NUM_DRAFTING : NUM_LOGITS],
-                            stage ? most.seqs - 1 : most.rows);
+    int64_t cursor = within(header[CURSOR], 0, max_rows);
+    int64_t stage = within(header[cursor ? STAGE : NEXT_STAGE], 0, follow - 1);
+    int64_t wanted = stage ? within(header[NUM_DRAFTING], 0, max_reqs)
+                           : within(header[NUM_LOGITS], 0, max_rows);
     header[FIRST_ROW] = (int32_t)cursor;
     header[STAGE] = (int32_t)stage;
     header[NEXT_STAGE] = (int32_t)stage + 1;
@@ -242,8 +242,8 @@ void KERNEL(step_derive_logits)(void **params, Team *team) {
     for (int64_t at = 0; at < all; at++) {
       int64_t number = cursor + at;
       bool is_real = number < wanted, of_body = is_real && !stage;
-      int64_t owner = of_body ? most.seq(owners[number]) : 0;
-      int64_t seq = !is_real ? 0 : most.seq(of_body ? seqs[owner] : drafting[number]);
+      int64_t owner = of_body ? within(owners[number], 0, max_reqs) : 0;
+      int64_t seq = !is_real ? 0 : within(of_body ? seqs[owner] : drafting[number], 0, max_reqs);
       int64_t row = of_body ? rows[number] : is_real && stage == 1 ? last_rows[number] : number;
       // Logits are about the token behind the row's; a draft's about the one behind that.
       int64_t ahead = of_body ? row - begins[owner] + 1 : stage;
@@ -291,16 +291,15 @@ void KERNEL(step_advance)(void **params, Team *team) {
   const int32_t *ids = given.numbers();
   int64_t all = given.integer();
   int64_t vocab = given.integer(); // 0 where no row that is counted picks
-  int64_t follow = given.integer();
-  Most most(given);
-  int64_t num_drafts = within(header[NUM_DRAFTING], most.seqs - 1);
-  int64_t num_seqs = within(header[NUM_SEQS], most.seqs - 1);
+  int64_t follow = given.integer(), max_reqs = given.integer(), max_rows = given.integer();
   while (take(team, 1) >= 0) {
-    int64_t stage = header[STAGE], first = larger(header[FIRST_ROW], 0);
+    int64_t stage = within(header[STAGE], 0, follow - 1);
+    int64_t first = within(header[FIRST_ROW], 0, max_rows);
     bool is_decode = header[IS_DECODE];
     if (stage > 0) {
-      for (int64_t b = first; b < smaller(first + all, num_drafts) && stage < follow; b++) {
-        int64_t seq = most.seq(drafting[b]);
+      int64_t end = smaller(first + all, within(header[NUM_DRAFTING], 0, max_reqs));
+      for (int64_t b = first; b < end; b++) {
+        int64_t seq = within(drafting[b], 0, max_reqs);
         int32_t *own = following + seq * follow + stage;
         bool holds = own[-1] >= 0 && length[seq] + stage < limits[seq];
         *own = holds ? ids[b - first] : NONE;
@@ -309,19 +308,19 @@ void KERNEL(step_advance)(void **params, Team *team) {
     }
     bool is_last = first + all >= header[NUM_LOGITS];
     int64_t num_drafting = 0;
-    for (int64_t b = 0; b < num_seqs; b++) {
-      int64_t logit_end = within(logit_starts[b + 1], most.rows);
-      int64_t count = within(picks[b], logit_end), logit = logit_end - count;
+    for (int64_t b = 0; b < within(header[NUM_SEQS], 0, max_reqs); b++) {
+      int64_t count = within(picks[b], 0, smaller(follow, max_rows));
+      int64_t logit = within(logit_starts[b + 1] - count, 0, max_rows - count);
       for (int64_t at = larger(logit, first); at < smaller(logit + count, first + all); at++)
         picked[at] = ids[at - first];
       if (!is_last)
         continue;
       const int32_t *got = picked + logit;
-      int64_t seq = most.seq(seqs[b]), start = length[seq];
-      int64_t begin = within(begins[b], most.rows), end = within(begins[b + 1], most.rows);
+      int64_t seq = within(seqs[b], 0, max_reqs), start = length[seq];
+      int64_t begin = within(begins[b], 0, max_rows), end = within(begins[b + 1], begin, max_rows);
       int32_t *own = following + seq * follow;
       int64_t accepted = count ? 0 : -1; // the last pick that holds
-      while (accepted + 1 < smaller(count, follow) && own[accepted + 1] >= 0 &&
+      while (accepted + 1 < count && own[accepted + 1] >= 0 &&
              own[accepted + 1] == got[accepted])
         accepted++;
       int64_t last = count ? end - count + accepted : end - 1;
@@ -367,12 +366,12 @@ void KERNEL(step_send)(void **params, Team *team) {
   const int32_t *top_logprobs = given.numbers();
   int64_t place_size = given.integer(), height = given.integer(), all = given.integer();
   int64_t follow = given.integer(), top = given.integer(), with_scores = given.integer();
-  Most most(given);
+  int64_t max_reqs = given.integer();
   while (take(team, 1) >= 0) {
     int32_t *place = box + (((uint32_t)*turn - 1) % PLACES) * place_size;
-    int64_t stage = header[STAGE], first = within(header[FIRST_ROW], height);
-    if (stage <= 0) {
-      int64_t rows = within(smaller(header[NUM_LOGITS], height) - first, all);
+    int64_t stage = within(header[STAGE], 0, follow - 1), first = within(header[FIRST_ROW], 0, height);
+    if (stage == 0) {
+      int64_t rows = smaller(smaller(header[NUM_LOGITS], height) - first, all);
       copy_numbers(place + first, ids, rows);
       copy_numbers(place + height + first, logprobs, rows);
       if (with_scores) {
@@ -383,8 +382,10 @@ void KERNEL(step_send)(void **params, Team *team) {
       }
     } else {
       int32_t *drafts = place + (3 + 2 * top) * height;
-      for (int64_t b = 0; b < within(header[NUM_DRAFTING], most.seqs - 1) && stage < follow; b++)
-        drafts[b * (follow - 1) + stage - 1] = following[most.seq(drafting[b]) * follow + stage];
+      for (int64_t b = 0; b < within(header[NUM_DRAFTING], 0, max_reqs); b++) {
+        int64_t seq = within(drafting[b], 0, max_reqs);
+        drafts[b * (follow - 1) + stage - 1] = following[seq * follow + stage];
+      }
     }
   }
 }

@@ -91,7 +91,9 @@ def _attend(name: str, *, is_dense: bool) -> Lowering:
     def work(match: Match, knobs: Knobs) -> Work:
         s = Sizes(match, is_dense)
         flops = 2 * s.T * s.H * (s.C * (s.Dn + s.Dv) + s.K * (2 * s.C + s.R))
-        cached = s.T * s.K * s.W * DTYPE_BYTES[match.dtype("cache_in")]
+        # A request's rows see the same positions; what they select is another matter.
+        apart = 1 if is_dense and s.T > s.B else s.T
+        cached = apart * s.K * s.W * DTYPE_BYTES[match.dtype("cache_in")]
         moved = cached + value_bytes(match, "kv_b") + s.io_bytes
         return in_a_list(Work(moved, flops))
 

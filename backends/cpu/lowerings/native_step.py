@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from lostwax.backends.cpu.library import libraries
 from lostwax.backends.gpu_kernels.lowerings.launches import Argument, i32
 from lostwax.backends.gpu_kernels.lowerings.step import CUTS, Build, StepLaunches
@@ -16,8 +18,7 @@ from lostwax.ir.contract.target import Target
 
 class NativeStepLaunches(StepLaunches):
     """The same launches as on GPUs, with what those kernels are compiled for as numbers behind the
-    arguments, and without what says how they are cut; then how many rows the state and a step have
-    at most, below which kernels hold what a plan says."""
+    arguments, without what says how they are cut, and then the layout's sizes."""
 
     def _launch(
         self,
@@ -27,8 +28,12 @@ class NativeStepLaunches(StepLaunches):
         programs: tuple[int, int],
         num_warps: int = 1,
     ) -> KernelLaunch:
-        numbers = {name: i32(value) for name, value in constants.items() if name not in CUTS}
-        most = i32(self._layout.max_reqs + 1), i32(self._layout.max_rows)
+        own = self._layout
+        numbers = {name: value for name, value in constants.items() if name not in CUTS}
+        numbers |= {"max_reqs": own.max_reqs, "max_rows": own.max_rows}
+        given = dict(arguments)
+        if "plan" in given:  # all of it is written, not the header alone
+            given["plan"] = structs.replace(own.header, shape=(own.plan_bytes // 4,))
         kernel = self._build(
             KernelSource(language="cpp", path="native.cpp", symbol=f"step_{symbol}")
         )
@@ -37,7 +42,7 @@ class NativeStepLaunches(StepLaunches):
             symbol=kernel.symbol,
             grid=(1, 1, 1),
             block=(1, 1, 1),
-            params=tuple(map(_parameter, (*arguments.values(), *numbers.values(), *most))),
+            params=tuple(map(_parameter, (*given.values(), *map(i32, numbers.values())))),
             shared_bytes=0,
             op=f"{STEP_OP}{symbol}",
         )
