@@ -181,6 +181,18 @@ def test_a_changed_launch_of_an_artifact_is_refused_or_stays_inside(
     _tried(native, _launches(small_artifact.artifact))
 
 
+def test_a_view_that_lacks_one_element_is_refused() -> None:
+    rng = np.random.default_rng(3)
+    for symbol in RULES:
+        launch = sample(symbol, rng, SOME)
+        for i, param in enumerate(launch.params):
+            if isinstance(param, Pointer) and param.view.space == "arena":
+                view = structs.replace(param.view, shape=(param.view.shape[0] - 1,))
+                why = _refusal(_with(launch, {i: Pointer(view)}))
+                assert why is not None
+                assert f"bytes of {param.view.name}, which has {view.span_bytes}, by" in why
+
+
 def test_less_scratch_than_a_thread_takes_is_refused() -> None:
     rng = np.random.default_rng(1)
     for symbol in RULES:
