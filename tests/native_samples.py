@@ -24,18 +24,20 @@ from lostwax.ir.contract.program import KernelLaunch
 from lostwax.ir.contract.view import Space, View
 
 SIZES = (0, 1, 1, 2, 3, 5, 8, 16, 17, 33, 48, 64, 65, 130)
+SOME = SIZES[1:]
+"""Without 0: two billion rows of no width are harmless, and take a minute."""
 TOKENS = 5
 """Of a page, where no integer says it."""
 LARGEST = 1 << 17
 """Elements of a pointer."""
 
 
-def sample(symbol: str, rng: np.random.Generator) -> KernelLaunch:
+def sample(symbol: str, rng: np.random.Generator, sizes: tuple[int, ...] = SIZES) -> KernelLaunch:
     """One launch that its rule allows, and would not if there were less of anything."""
     rule = RULES[symbol]
     own = [each for each in rule.parameters if not isinstance(each, Appended)]
     while True:
-        numbers = Numbers({each.name: _number(each, rng) for each in own})
+        numbers = Numbers({each.name: _number(each, rng, sizes) for each in own})
         if not all(demand.holds(numbers) for demand in rule.demands):
             continue
         params = tuple(_parameter(each, numbers) for each in own)
@@ -57,10 +59,10 @@ def launch_of(rule: Rule, params: tuple[Parameter, ...], scratch_bytes: int) -> 
     )
 
 
-def _number(wanted: Wanted, rng: np.random.Generator) -> int:
+def _number(wanted: Wanted, rng: np.random.Generator, sizes: tuple[int, ...]) -> int:
     match wanted:
         case Whole(least=least, most=most):
-            return int(rng.choice([n for n in SIZES if least <= n <= most]))
+            return int(rng.choice([n for n in sizes if least <= n <= most]))
         case Memory(may_be_null=True):
             return bool(rng.integers(2))
         case Nothing() | Real():

@@ -14,7 +14,7 @@ import torch
 from guarded_launch import described, harmed, run_guarded
 from msgspec import structs
 from native_kernels import build_native, native_driver
-from native_samples import sample
+from native_samples import SOME, sample
 from small_fixtures import Compiled
 
 from lostwax.backends.cpu import pool
@@ -159,11 +159,11 @@ def _refusal(launch: KernelLaunch) -> str | None:
     return None
 
 
-def test_a_changed_launch_of_an_artifact_is_refused_or_stays_inside(
-    native: NativePool, small_artifact: Compiled
-) -> None:
+def _tried(native: NativePool, launches: Sequence[KernelLaunch]) -> None:
+    """Each launch with each of its changes is refused by name, or stays inside."""
     refused, inside = 0, list[KernelLaunch]()
-    for launch in _launches(small_artifact.artifact):
+    for launch in launches:
+        assert _refusal(launch) is None
         inside.append(launch)
         for name, changed in _changed(launch):
             if (why := _refusal(changed)) is None:
@@ -173,7 +173,30 @@ def test_a_changed_launch_of_an_artifact_is_refused_or_stays_inside(
             assert f"native kernel {launch.symbol}: " in why
             assert name in why
     assert _harm(native, inside) is None
-    assert refused > 2 * len(inside) > 400
+    assert refused > len(inside) > 5 * len(launches)
+
+
+def test_a_changed_launch_is_refused_or_stays_inside(native: NativePool) -> None:
+    rng = np.random.default_rng(2)
+    _tried(native, [sample(name, rng, SOME) for name in RULES])
+
+
+def test_a_changed_launch_of_an_artifact_is_refused_or_stays_inside(
+    native: NativePool, small_artifact: Compiled
+) -> None:
+    _tried(native, _launches(small_artifact.artifact))
+
+
+def test_a_view_that_lacks_one_element_is_refused() -> None:
+    rng = np.random.default_rng(3)
+    for symbol in RULES:
+        launch = sample(symbol, rng, SOME)
+        for i, param in enumerate(launch.params):
+            if isinstance(param, Pointer) and param.view.space == "arena":
+                view = structs.replace(param.view, shape=(param.view.shape[0] - 1,))
+                why = _refusal(_with(launch, {i: Pointer(view)}))
+                assert why is not None
+                assert f"bytes of {param.view.name}, which has {view.span_bytes}, by" in why
 
 
 def test_less_scratch_than_a_thread_takes_is_refused() -> None:
