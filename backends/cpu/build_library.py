@@ -43,7 +43,10 @@ class Build(NamedTuple):
 
 _V3 = Level("x86_64_v3", ("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
 _V4 = Level("x86_64_v4", ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
-BUILDS = {"x86-64-v3": Build("x86_64-linux-gnu.2.28", _V3, {"_avx512": _V4})}
+_BF16 = Level("x86_64_v4+avx512bf16", (*_V4.features, "avx512_bf16"))
+_AMX = Level("x86_64_v4+avx512bf16+amx_tile+amx_bf16", (*_BF16.features, "amx_tile", "amx_bf16"))
+_MORE = {"_amx": _AMX, "_avx512bf16": _BF16, "_avx512": _V4}
+BUILDS = {"x86-64-v3": Build("x86_64-linux-gnu.2.28", _V3, _MORE)}
 """By `Target.arch`."""
 
 

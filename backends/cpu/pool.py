@@ -21,6 +21,8 @@ from lostwax.backends.runtime.kernel_parameters import PackedParameters
 from lostwax.ir.contract.foreign_file import reason
 
 MOST_THREADS = 255
+TILES = {"amx_tile", "amx_bf16"}
+"""What a process must ask the system for before it may use it, by Linux's names."""
 
 
 class _Record(ctypes.Structure):
@@ -72,8 +74,10 @@ class NativePool:
             )
         here = _processor_features()
         _require(arch, library.features, here)
-        self._suffix = next((s for s, more in library.more.items() if here >= set(more)), "")
         self._library = _loaded(content)
+        if not self._library.allow_tiles():
+            here -= TILES
+        self.suffix = next((s for s, more in library.more.items() if here >= set(more)), "")
         self._library.pool_create.restype = ctypes.c_void_p
         for name in ("pool_create", "pool_destroy", "pool_reserve", "run_step"):
             getattr(self._library, name)  # an AttributeError now
@@ -89,7 +93,7 @@ class NativePool:
         """The address of a kernel, of the best that this processor has. Raises ArtifactError where
         there is no such symbol."""
         try:
-            own = getattr(self._library, symbol + self._suffix)
+            own = getattr(self._library, symbol + self.suffix)
             found = ctypes.cast(own, ctypes.c_void_p).value
         except AttributeError as error:
             raise ArtifactError(

@@ -56,7 +56,7 @@ template <typename W> struct Tiles {
   Tiles matrix(int64_t i, int64_t num_tiles) const { return from(i * num_tiles, 0); }
   vf at(int t, int64_t k, int v) const { return load(first + t * tile + k * step + v * LANES); }
   // Rows from one on that have the factors of that one; what these are of a tile.
-  int64_t alike(int64_t) const { return K_BLOCK; }
+  int64_t alike(int64_t) const { return 1 << 30; }
   vf factor(int, int64_t) const { return same(1.0f); }
   static vf times(vf x, vf) { return x; }
   float one(int64_t k, int64_t n) const { return wide(first[k * step + n]); } // of the first tile
@@ -94,7 +94,7 @@ template <> struct Tiles<f8> {
 
 // What a thread takes for a product beside its operands.
 struct Room {
-  float x[ROW_BLOCK * K_BLOCK], w[GROUP * K_BLOCK * TILE], whole[2][ROW_BLOCK * WIDE];
+  float x[2 * ROW_BLOCK * K_BLOCK], w[2 * GROUP * K_BLOCK * TILE], whole[2][ROW_BLOCK * WIDE];
 };
 
 // out[r][16 v ...] (+)= x[r] . w for R rows and V tiles, over k of a block.
@@ -204,11 +204,25 @@ inline bool copied(Tiles<float> w, int64_t rows) {
   return rows > 4 * ROWS_AT_ONCE && w.tile != TILE;
 }
 
+// Whether the processor's bf16 instructions take such rows and tiles (`pairs.h`).
+template <typename X, typename W> constexpr bool PAIRED = false;
+#if defined(__AVX512BF16__)
+template <typename W> constexpr bool PAIRED<Rows<bf16>, W> = !IS_F32<W>;
+template <typename W> constexpr bool PAIRED<Listed<bf16>, W> = !IS_F32<W>;
+#endif
+template <typename X, typename W>
+void multiply_pairs(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out,
+                    int64_t num_tiles, Room *room, bool adds);
+
 // out [rows, 16 tiles] = x [rows, count] . w, up to ROW_BLOCK rows and 4 tiles, or that added to
 // out. A number is the same in a copy, so the bits are, too.
 template <typename X, typename W>
 void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles,
               Room *room, bool adds = false) {
+  if constexpr (PAIRED<X, W>) {
+    multiply_pairs(x, rows, w, count, out, num_tiles, room, adds);
+    return;
+  }
   for (int64_t k = 0; k < count; k += K_BLOCK) {
     int64_t held = smaller(K_BLOCK, count - k);
     auto from = as_f32(x, rows, k, held, room->x);
@@ -272,3 +286,5 @@ template <> inline Tiles<f8> packed<f8>(void **params, int index, int64_t count)
 }
 
 } // namespace
+
+#include "pairs.h"

@@ -152,6 +152,17 @@ void tell(Pool *pool, uint32_t threads) {
 
 extern "C" {
 
+// Whether this process may use tiles (AMX): Linux makes room for their registers in each thread of
+// those that ask.
+int allow_tiles() {
+#if defined(__x86_64__)
+  const long ASK = 0x1023, TILE_DATA = 18; // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, ASK, TILE_DATA) == 0;
+#else
+  return 0;
+#endif
+}
+
 // End its threads. Nothing runs.
 void pool_destroy(Pool *pool) {
   __atomic_store_n(&pool->ends, 1, __ATOMIC_RELEASE);

@@ -10,7 +10,11 @@
 #include <stdint.h>
 
 // A kernel's symbol: one for each instruction set that the sources are compiled for.
-#if defined(__AVX512F__)
+#if defined(__AMX_BF16__)
+#define KERNEL(name) name##_amx
+#elif defined(__AVX512BF16__)
+#define KERNEL(name) name##_avx512bf16
+#elif defined(__AVX512F__)
 #define KERNEL(name) name##_avx512
 #else
 #define KERNEL(name) name

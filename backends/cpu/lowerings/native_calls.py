@@ -18,8 +18,8 @@ TILE = 16
 """Columns of a packed weight that lie together, as `kernels/products.cpp` reads them."""
 ROW_BLOCK, K_BLOCK, GROUP = 96, 128, 64
 """Rows, places of a sum and columns of a chunk of a product, as `kernels/multiply.h` cuts them."""
-ROOM_BYTES = 4 * (ROW_BLOCK * K_BLOCK + K_BLOCK * GROUP + 2 * ROW_BLOCK * GROUP)
-"""Its `Room`: x and a weight as f32, two products before they are rounded."""
+ROOM_BYTES = 8 * (ROW_BLOCK * K_BLOCK + K_BLOCK * GROUP + ROW_BLOCK * GROUP)
+"""Its `Room`: x and a weight as products read them, two products before they are rounded."""
 SHORT = {"f8E4M3FN": "f8"}
 """Element types as kernels' symbols name them, where that is otherwise."""
 
