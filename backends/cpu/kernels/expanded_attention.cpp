@@ -13,17 +13,17 @@ namespace {
 const int64_t PANEL = WIDE; // positions that are made at a time: bits of a mask
 
 // What a thread takes beside a Room, for `rows` rows of a tile.
-struct Expansion {
-  float *cached; // [width][PANEL]
+template <typename C> struct Expansion {
   float *keys;   // [nope][PANEL]
   float *values; // [PANEL][value, in whole tiles]
   float *sums;   // [rows][value, in whole tiles]: of shares times values
   float *most;   // [rows] scores so far
   float *total;  // [rows]: of shares
+  C *cached;     // [width][PANEL]
 
-  Expansion(float *room, int64_t rows, int64_t width, int64_t nope, int64_t value)
-      : cached(room), keys(cached + width * PANEL), values(keys + nope * PANEL),
-        sums(values + PANEL * value), most(sums + rows * value), total(most + rows) {}
+  Expansion(float *room, int64_t rows, int64_t nope, int64_t value)
+      : keys(room), values(keys + nope * PANEL), sums(values + PANEL * value),
+        most(sums + rows * value), total(most + rows), cached((C *)(total + rows)) {}
 };
 
 // Which of 64 positions from `first` on a row sees.
@@ -97,7 +97,7 @@ inline void shares_of(float *scores, uint64_t seen, float scale, float *sums, in
 
 // The cached rows of up to 64 positions as columns.
 template <typename C>
-void gather(Cached<C> own, int64_t first, int64_t length, int64_t width, float *to) {
+void gather(Cached<C> own, int64_t first, int64_t length, int64_t width, C *to) {
   for (int64_t p = 0; p < PANEL; p += LANES) {
     const C *rows[LANES];
     int64_t held = smaller(larger(length - first - p, 0), LANES);
@@ -108,17 +108,17 @@ void gather(Cached<C> own, int64_t first, int64_t length, int64_t width, float *
 }
 
 // Keys [nope][64] and values [64][value] of a head, whose rows of kv_b are given.
-template <typename W>
+template <typename W, typename C>
 void expand(Lines<W> kv_b, int64_t latent, int64_t nope, int64_t value, int64_t value_row,
-            Expansion room, Room *products) {
-  Tiles<float> cached = {room.cached, TILE, PANEL};
+            Expansion<C> room, Room *products) {
+  Tiles<C> cached = {room.cached, TILE, PANEL};
   for (int64_t n = 0; n < nope; n += ROW_BLOCK)
-    multiply(kv_b.from(n), smaller(ROW_BLOCK, nope - n), cached, latent,
+    multiply(kv_b.from(n).rows(), smaller(ROW_BLOCK, nope - n), cached, latent,
              Places<float>{room.keys + n * PANEL, PANEL, nullptr}, GROUP, products);
   float *made = products->whole[0];
   for (int64_t n = 0; n < value; n += ROW_BLOCK) {
     int64_t held = smaller(ROW_BLOCK, value - n);
-    multiply(kv_b.from(nope + n), held, cached, latent, Places<float>{made, PANEL, nullptr}, GROUP,
+    multiply(kv_b.from(nope + n).rows(), held, cached, latent, Places<float>{made, PANEL, nullptr}, GROUP,
              products);
     for (int64_t r = 0; r < held; r += LANES) {
       const float *rows[LANES];
@@ -148,7 +148,7 @@ template <typename T, typename W, typename C> void attend_expanded(void **params
   Seen seen = {pointer<uint64_t>(params, 5), parts(limit, PANEL), positions, limit};
   int64_t width = latent + rope, value_tiles = parts(value, TILE), value_row = value_tiles * TILE;
   Room *products = (Room *)team->scratch;
-  Expansion room((float *)(products + 1), row_tile, width, nope, value_row);
+  Expansion<C> room((float *)(products + 1), row_tile, nope, value_row);
   float *scores = products->whole[0];
   for (int64_t c; (c = take(team, heads * parts(rows, row_tile))) >= 0;) {
     int64_t h = c % heads, tile = c / heads * row_tile, tile_end = smaller(tile + row_tile, rows);
@@ -178,7 +178,7 @@ template <typename T, typename W, typename C> void attend_expanded(void **params
                    Tiles<float>{room.keys, TILE, PANEL}, nope, Places<float>{scores, PANEL, nullptr},
                    GROUP, products);
           multiply(Rows<T>{q_pe + r * pe_row + h * pe_head, pe_row}, held,
-                   Tiles<float>{room.cached + latent * PANEL, TILE, PANEL}, rope,
+                   Tiles<C>{room.cached + latent * PANEL, TILE, PANEL}, rope,
                    Places<float>{scores, PANEL, nullptr}, GROUP, products, true);
           for (int64_t i = 0; i < held; i++) {
             int64_t at = r - begin + i;

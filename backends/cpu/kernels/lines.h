@@ -12,6 +12,7 @@ template <typename W> struct Lines {
   const W *first;
   int64_t count;
   Lines from(int64_t n) const { return {first + n * count, count}; }
+  Rows<W> rows() const { return {first, count}; } // of a product
   vf at(int64_t n, int64_t i) const { return load(first + n * count + i); }
   float one(int64_t n, int64_t i) const { return wide(first[n * count + i]); }
 };
@@ -23,6 +24,7 @@ template <> struct Lines<f8> {
   const float *scales;
   int64_t row; // of the first line, where scales begin
   Lines from(int64_t n) const { return {first + n * count, count, scales, row + n}; }
+  Lines rows() const { return *this; }
   float scale(int64_t n, int64_t i) const {
     return F8_FACTOR * scales[(row + n) / SCALED * parts(count, SCALED) + i / SCALED];
   }
@@ -31,8 +33,7 @@ template <> struct Lines<f8> {
 };
 
 // As rows of a product, so many of their numbers in f32.
-template <typename W>
-Rows<float> as_f32(Lines<W> x, int64_t rows, int64_t k, int64_t count, float *room) {
+inline Rows<float> as_f32(Lines<f8> x, int64_t rows, int64_t k, int64_t count, float *room) {
   for (int64_t r = 0; r < rows; r++) {
     float *to = room + r * K_BLOCK;
     int64_t i = 0;

@@ -40,10 +40,10 @@ inline void turn(vf *v) {
   }
 }
 
-// to[i][r] = from[r][i] as f32, for up to LANES rows and any width; 0 for the rows of LANES that
+// to[i][r] = from[r][i], for up to LANES rows and any width; 0 for the rows of LANES that
 // are not there.
 template <typename T>
-void turn_rows(const T *const *from, int64_t rows, int64_t width, float *to, int64_t to_row) {
+void turn_rows(const T *const *from, int64_t rows, int64_t width, T *to, int64_t to_row) {
   int64_t i = 0;
   for (; i + LANES <= width; i += LANES) {
     vf held[LANES];
@@ -57,7 +57,7 @@ void turn_rows(const T *const *from, int64_t rows, int64_t width, float *to, int
   }
   for (; i < width; i++)
     for (int r = 0; r < LANES; r++)
-      to[i * to_row + r] = r < rows ? wide(from[r][i]) : 0.0f;
+      to[i * to_row + r] = r < rows ? from[r][i] : T{};
 }
 
 } // namespace

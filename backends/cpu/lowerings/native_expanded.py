@@ -82,10 +82,11 @@ def _emit(name: str, *, is_dense: bool) -> Emit:
 def _expanded(name: str, *, is_dense: bool) -> Lowering:
     def work(match: Match, knobs: Knobs) -> Work:
         s = Sizes(match, is_dense)
-        requests = 1 if s.T > s.B else s.B  # as a step's rows usually are: see `cpu_attend_union`
+        requests = 1 if s.T > s.B else s.B  # as a step's rows usually are
         tiles = max(-(-s.T // knobs["row_tile"]), requests)
+        seen = s.S - min(s.T // requests, s.S) / 2  # the last rows of a request see all before them
         flops = 2 * tiles * s.S * s.C * s.H * (s.Dn + s.Dv)
-        flops += 2 * s.T * s.S * s.H * (s.Dn + s.R + s.Dv)
+        flops += int(2 * s.T * seen * s.H * (s.Dn + s.R + s.Dv))
         cached = requests * s.S * s.W * DTYPE_BYTES[match.dtype("cache_in")]
         return in_a_list(Work(tiles * value_bytes(match, "kv_b") + cached + s.io_bytes, flops))
 
