@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 import pytest
-from emulated_python import run
 from ascend_tools.environments import FOLDER
+from emulated_python import run
 
 pytestmark = pytest.mark.ascend
 TOOLS = Path(__file__).parent
