@@ -22,7 +22,6 @@ from lostwax.cli.compile import compile_checkpoint
 
 pytestmark = pytest.mark.aarch64
 TOOLS = Path(__file__).parent
-SIZES = {"max_context": 512, "max_tokens": 64, "max_reqs": 4}
 QUESTIONS = ("What is 387 + 45?", "There are 14 boxes with 6 cups each. How many?", "{" * 70)
 NEW = 24
 
@@ -36,7 +35,9 @@ def environment() -> Path:
 
 
 def _compiled(folder: Path, target: str, dtype: Literal["fp32", "bf16"]) -> Path:
-    compile_checkpoint(TRAINED, folder, target=target, dtype=dtype, **SIZES)
+    compile_checkpoint(
+        TRAINED, folder, target=target, dtype=dtype, max_context=512, max_tokens=64, max_reqs=4
+    )
     return folder
 
 

@@ -75,7 +75,7 @@ def _bits(param: object) -> int:
 
 
 def _content(start: int, end: int) -> Bytes:
-    return np.frombuffer((ctypes.c_ubyte * (end - start)).from_address(start), np.uint8).copy()
+    return np.ctypeslib.as_array((ctypes.c_ubyte * (end - start)).from_address(start)).copy()
 
 
 def _recorded(symbol: str, scratch_bytes: int, spans: Sequence[Span | int]) -> Recorded:

@@ -35,7 +35,7 @@ from lostwax.ir.passes.pipeline import run
 pytestmark = pytest.mark.sanitisers
 FLOATS = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
 ODD = np.array([np.nan, np.inf, -np.inf, -0.0, 3e38, -3e38, 1e-40, 0.0], np.float32)
-SECONDS = 60
+SECONDS = 30
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from lostwax.cli.default_target import DEFAULT_TARGET
 
 NAME = "lostwax-tiny"
 """What the default model is called by servers."""
-FAST_DTYPES = dict.fromkeys(("cpu", "cpu-x86-64-v3", "cpu-x86-64-v4", "cpu-aarch64"), "fp32")
+FAST_DTYPES = {name: "fp32" for name in ("cpu", "cpu-x86-64-v3", "cpu-x86-64-v4", "cpu-aarch64")}
 """By target, what the default model is compiled in, if not in bf16: the CPU's own kernels are fp32,
 so that this is exact and faster there."""
 MAX_KEPT = 8
