@@ -20,7 +20,7 @@ import lostwax
 from lostwax.backends.artifact_writer import FULL_DISK, REFUSED
 from lostwax.backends.records.store import RecordStore, record_files
 from lostwax.backends.runtime.artifact_reader import MANIFEST_LIMIT, ArtifactError, ArtifactReader
-from lostwax.containers.filled_folder import DESCRIPTORS, FolderInUse, filled
+from lostwax.containers.filled_folder import DESCRIPTORS, filled
 from lostwax.ir.contract.artifact import CHECKPOINT, MANIFEST
 from lostwax.ir.contract.foreign_file import read_bounded
 

@@ -13,7 +13,8 @@ import pytest
 from command_line import Run, listing, lostwax, one_sentence
 
 from lostwax.containers import write
-from lostwax.containers.write import Brought, FolderInUse, write_folder
+from lostwax.containers.filled_folder import FolderInUse
+from lostwax.containers.write import Brought, write_folder
 
 
 @pytest.fixture
