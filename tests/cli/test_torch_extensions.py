@@ -97,11 +97,15 @@ def test_every_other_process_ends_with_that_sentence_too(tmp_path: Path) -> None
     environment, artifact = installed(tmp_path / "site", "fails"), tmp_path / "artifact"
     address = f"ipc://{tmp_path}/e"
     commands = [engine(address, 0, artifact), engine(address, 1, artifact), apart(artifact)]
+
+    def ended(given: list[object]) -> subprocess.CompletedProcess[str]:
+        return module(environment, *given)
+
     with zmq.Context() as context, context.socket(zmq.PAIR) as gateway:
         gateway.linger = 0
         gateway.bind(address)
         with ThreadPoolExecutor() as pool:
-            done = list(pool.map(lambda given: module(environment, *given), commands))
+            done = list(pool.map(ended, commands))
         events: list[Event] = []
         while gateway.poll(0):
             events += decode_events(gateway.recv())
