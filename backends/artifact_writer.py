@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -21,6 +22,7 @@ from lostwax.ir.contract.canonical import canonical
 
 WORK = ".compiling."
 """Follows the dot and the artifact's name in the folder that a compile fills beside it."""
+MOUNTS = Path("/proc/self/mountinfo")
 FULL_DISK = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space within the quota",
@@ -78,20 +80,51 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 def require_replaceable(out: Path) -> None:
     """Raise ArtifactExists where `out` is a file, or a full folder that is no artifact.
 
-    So nothing that is not an artifact is ever replaced. Nor can a mount be, and of the current
-    folder a shell would go on in what was replaced.
+    So nothing that is not an artifact is ever replaced. Nor can a mount be, or what may not be
+    removed, and in what was replaced a shell would go on, in `out` or in a folder below it.
     """
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactExists(f"{out} exists and is no artifact; give another -o or remove it")
-    kept = "the current folder" if _is_current(out) else "a mount" if out.is_mount() else None
+    kept = _kept(out)
     if kept is not None:
         raise ArtifactExists(
-            f"{out} is {kept}, which another folder cannot take the place of; give an -o below it"
+            f"{out} {kept}, which another folder cannot take the place of; give another -o"
         )
 
 
-def _is_current(out: Path) -> bool:
-    return out.exists() and out.samefile(os.curdir)
+def require_place(out: Path) -> None:
+    """`require_replaceable`, and ArtifactUnwritable where nothing can be made beside it now."""
+    require_replaceable(out)
+    above = next(each for each in out.absolute().parents if each.exists())
+    with _disk_errors(out):
+        os.rmdir(tempfile.mkdtemp(prefix=".lostwax.", dir=above))
+
+
+def _kept(out: Path) -> str | None:
+    """What keeps another folder from its place, in words."""
+    if not out.exists():
+        return None
+    there = out.resolve()
+    with suppress(FileNotFoundError):  # the current folder was removed
+        here = Path.cwd().resolve()
+        if there in (here, *here.parents):
+            return "is the current folder" if there == here else "holds the current folder"
+    if out.is_mount() or there in _mounts():
+        return "is a mount"
+    if not all(os.access(at, os.W_OK | os.X_OK) for at, _, _ in os.walk(out)):
+        return "holds what may not be removed"
+    return None
+
+
+def _mounts() -> set[Path]:
+    """Every mount of this process, also one within a file system, which no device number shows."""
+    try:
+        lines = MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return set()
+    escaped = (line.split()[4] for line in lines)  # proc(5): a space is \040
+    named = (re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), each) for each in escaped)
+    return {Path(os.fsdecode(each)) for each in named}
 
 
 @contextmanager
@@ -104,6 +137,8 @@ def atomic_folder(out: Path) -> Generator[Path]:
     ArtifactUnwritable.
     """
     require_replaceable(out)
+    if out.name in ("", ".."):  # no name that a folder could take
+        out = out.resolve()
     with _disk_errors(out), _work_folder(out) as work:
         yield work
         work.chmod(0o755)

@@ -2,8 +2,7 @@
 
 Of what is brought only what was checked is written, and never what only lies beside it. A failure
 leaves nothing, and a kill no Dockerfile, which comes last: nothing is built from a part. It all is
-readable for the image's user, whatever the umask. The folder itself is filled and no other takes
-its place, since it may be a shell's current one, a mount, or in a folder that cannot be written.
+readable for the image's user, whatever the umask.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import lostwax
 from lostwax.backends.artifact_writer import FULL_DISK, REFUSED
 from lostwax.backends.records.store import RecordStore, record_files
 from lostwax.backends.runtime.artifact_reader import MANIFEST_LIMIT, ArtifactError, ArtifactReader
-from lostwax.backends.runtime.whole_folder import locked, remove
+from lostwax.containers.filled_folder import DESCRIPTORS, filled
 from lostwax.ir.contract.artifact import CHECKPOINT, MANIFEST
 from lostwax.ir.contract.foreign_file import read_bounded
 
@@ -41,10 +40,6 @@ class WrongWheel(ValueError):
 
 class WrongSource(ValueError):
     """A folder that was brought cannot be written into another; the message says what to do."""
-
-
-class FolderInUse(ValueError):
-    """The folder has come to hold something; the message says what to do."""
 
 
 class FolderUnwritable(OSError):
@@ -88,11 +83,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], brought: Brought) -> 
         require_wheel(brought.wheel)
     require_apart(folder, brought)
     out = folder.resolve()
-    with _refusals(out), _empty_folder(out):
-        _fill(out, {name: files[name] for name in files if name != LAST}, brought)
-        _let_all_read(out)
-        _write(out / LAST, files[LAST])
-        (out / LAST).chmod(_FILE)
+    with _refusals(out), filled(out, last=LAST, mode=_FOLDER) as work:
+        _fill(work, files, brought)
+        _let_all_read(work)
 
 
 @contextmanager
@@ -103,32 +96,14 @@ def _refusals(out: Path) -> Generator[None]:
     except OSError as error:
         named: str | bytes | os.PathLike[str] | int | None = error.filename  # int: a descriptor
         path = None if named is None or isinstance(named, int) else Path(os.fsdecode(named))
-        of_out = path is not None and (path.is_relative_to(out) or out.is_relative_to(path))
+        of_out = path is not None and (
+            path.is_relative_to(out) or out.is_relative_to(path) or path.is_relative_to(DESCRIPTORS)
+        )
         remedies = FULL_DISK | REFUSED if of_out else FULL_DISK
         if error.errno not in remedies:
             raise
         said = f"cannot write {out} ({error.strerror}); {remedies[error.errno]}"
         raise FolderUnwritable(error.errno, f"{said}, nothing was left behind") from error
-
-
-@contextmanager
-def _empty_folder(out: Path) -> Generator[None]:
-    """The folder, for this process alone; where the block fails, it is as it was."""
-    was_there = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    if not was_there:
-        out.chmod(_FOLDER)
-    with locked(out):
-        if any(out.iterdir()):
-            raise FolderInUse(f"{out} is not empty; give another -o or remove it")
-        try:
-            yield
-        except BaseException:
-            for path in out.iterdir():
-                remove(path)
-            if not was_there:
-                out.rmdir()
-            raise
 
 
 def _fill(work: Path, files: Mapping[str, bytes], brought: Brought) -> None:
@@ -185,7 +160,7 @@ def _write_records(into: Path, folder: Path) -> None:
 def _let_all_read(work: Path) -> None:
     """The image's user is none of this machine's, and may be another than who builds.
 
-    The folder itself goes into no image.
+    The folder itself is private, so that all in it was made here, and goes into no image.
     """
     for path in work.rglob("*"):
         path.chmod(_FOLDER if path.is_dir() else _FILE)

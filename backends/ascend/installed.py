@@ -15,6 +15,7 @@ from typing import Any
 from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
 from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_packages import installed_version
+from lostwax.ir.contract.one_line import one_line
 
 DRIVER = "driver"
 INSTEAD = "torch's operators"
@@ -38,13 +39,18 @@ def told() -> Told:
     try:
         if find_spec("torch_npu") is None:
             return Told({})
-        found["torch_npu"] = (installed_version("torch-npu") or "").split("+")[0]
+        if version := installed_version("torch-npu"):
+            found["torch_npu"] = version.split("+")[0]
         ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
-        found["CANN"] = str(ask("CANN"))
-        found[DRIVER] = str(ask("DRIVER"))
-    except Exception as error:  # a library that loads nowhere, or is another one
+        for package in ("CANN", DRIVER):
+            said: object = ask(package.upper())
+            if isinstance(said, str) and said:
+                found[package] = said
+            else:
+                why_not = why_not or f"of {package} it says {one_line(repr(said))}"
+    except (Exception, SystemExit) as error:  # a library that loads nowhere, or is another one
         why_not = with_causes(error)
-    return Told({package: version for package, version in found.items() if version}, why_not)
+    return Told(found, why_not)
 
 
 def installed() -> dict[str, str]:

@@ -26,5 +26,6 @@ def no_device(target: Target, version: str, why: str = "") -> DeviceUnavailable:
     reason = f" ({why})" if why else ""
     return DeviceUnavailable(
         f"target {target.name} needs an Ascend NPU with its driver, CANN and torch_npu;"
-        f" torch {version} reaches none here{reason}: compile for --target cpu, or install them"
+        f" torch {version} reaches none here{reason}",
+        "compile for --target cpu, or install them",
     )

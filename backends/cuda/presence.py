@@ -21,7 +21,8 @@ def no_device(target: Target, version: str, why: str = "") -> DeviceUnavailable:
     reason = f" ({why})" if why else ""
     return DeviceUnavailable(
         f"target {target.name} needs an NVIDIA GPU with its driver and a CUDA build of torch;"
-        f" torch {version} sees none here{reason}: compile for --target cpu, or install both"
+        f" torch {version} sees none here{reason}",
+        "compile for --target cpu, or install both",
     )
 
 

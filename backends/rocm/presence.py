@@ -25,5 +25,6 @@ def no_device(target: Target, version: str, why: str = "") -> DeviceUnavailable:
     reason = f" ({why})" if why else ""
     return DeviceUnavailable(
         f"target {target.name} needs an AMD GPU with its driver and a ROCm build of torch;"
-        f" torch {version} sees none here{reason}: compile for --target cpu, or install both"
+        f" torch {version} sees none here{reason}",
+        "compile for --target cpu, or install both",
     )

@@ -23,7 +23,14 @@ def no_kernels(binary: str) -> bytes:
 
 
 class DeviceUnavailable(RuntimeError):
-    """The artifact's target needs a device or a driver that this machine lacks."""
+    """The artifact's target needs a device or a driver that this machine lacks.
+
+    `lack` is the message without the remedy behind it, which goes where the cause is another.
+    """
+
+    def __init__(self, lack: str, remedy: str = "") -> None:
+        super().__init__(f"{lack}: {remedy}" if remedy else lack)
+        self.lack = lack
 
 
 class Mark(Protocol):

@@ -20,6 +20,7 @@ from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.whole_file import sync
 
 _AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 """What kernels and file systems say that do not know how to exchange (EPERM: some sandboxes)."""
@@ -40,16 +41,30 @@ def aside(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[None]:
-    """Once no other process holds the folder's lock; a killed one holds none.
+def locked(folder: Path) -> Generator[int]:
+    """The folder's descriptor, once no other process holds its lock; a killed one holds none.
 
-    Whoever may read the folder can hold it, so that the wait ends: raises FolderHeld.
+    Whoever may read the folder can hold it, so that the wait ends: raises FolderHeld;
+    FileNotFoundError where the one that held it has removed it.
     """
-    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    lock = _lock(folder)
     try:
-        _wait_for(lock, folder)
-        yield
+        yield lock
     finally:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """The lock of what has the folder's name once it is held, not of what had it before."""
+    while True:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _wait_for(lock, folder)
+            if os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
         os.close(lock)
 
 
@@ -72,11 +87,29 @@ def _wait_for(lock: int, folder: Path) -> None:
 
 def exchange(one: Path, other: Path) -> bool:
     """Give each the other's name in one step; False where that cannot be done here."""
+    return _renamed(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE)
+
+
+def name_as_new(name: str, of: int, into: int) -> None:
+    """Move an entry of one folder into another, by their descriptors, under the same name.
+
+    Raises FileExistsError, and replaces nothing.
+    """
+    if _renamed(of, name, into, name, _RENAME_NOREPLACE):
+        return
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=into, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    os.rename(name, name, src_dir_fd=of, dst_dir_fd=into)
+
+
+def _renamed(of: int, one: Path | str, into: int, other: Path | str, flag: int) -> bool:
+    """Whether the kernel and the file system know the flag."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if rename(of, os.fsencode(one), into, os.fsencode(other), flag) == 0:
         return True
     code = ctypes.get_errno()
     if code in _CANNOT:

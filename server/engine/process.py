@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from lostwax.backends.runtime.error_sentence import sentence_of
 from lostwax.backends.runtime.phases import Phases
 from lostwax.ir.contract.masks import num_masks
 from lostwax.server.engine.failure_log import FailureLog
@@ -21,7 +22,6 @@ from lostwax.server.engine.log_lines import LogFormat, LogLines
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event, Phase
 from lostwax.server.engine.options import SERVED, EngineOptions
-from lostwax.server.engine.own_error import is_own
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
 from lostwax.server.engine.stats import StatsClock
@@ -126,10 +126,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _follow(options, log)
     except Exception as error:
-        if not is_own(error):
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
         if rank > 0:
-            log.say(f"engine rank {rank}: {error}")
+            log.say(f"engine rank {rank}: {sentence}")
         raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 

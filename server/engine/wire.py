@@ -14,6 +14,7 @@ from types import TracebackType
 import msgspec
 import zmq
 
+from lostwax.backends.runtime.error_sentence import described
 from lostwax.backends.runtime.say import say
 from lostwax.server.engine.messages import (
     Command,
@@ -23,7 +24,6 @@ from lostwax.server.engine.messages import (
     decode_commands,
     encode,
 )
-from lostwax.server.engine.own_error import described
 
 HEARTBEAT_S = 0.25
 _INSIDE = "inproc://engine-events"

@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
+from lostwax.backends.runtime.error_sentence import described
 from lostwax.server.engine.messages import (
     Cancel,
     Command,
@@ -33,7 +34,6 @@ from lostwax.server.engine.messages import (
     decode_events,
     encode,
 )
-from lostwax.server.engine.own_error import described
 from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.engine_client import (
     STOPPED,

@@ -25,6 +25,7 @@ from lostwax.backends.rocm.aiter_calls import CALLS, DECODE
 from lostwax.backends.rocm.kernels import aiter_library
 from lostwax.backends.rocm.lowerings.aiter_ops import AITER_OPS
 from lostwax.backends.runtime.argument_contract import signatures
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.ir.contract.program import Bucket, Const, HostCall
 from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS
 
@@ -77,6 +78,19 @@ def test_each_asks_for_its_own_call_and_is_taken_by_name_only(
 
 def test_a_module_that_does_not_load_is_refused_with_the_remedy() -> None:
     with pytest.raises(aiter_library.MissingPackage, match=r"does not load beside torch .*aiter\*"):
+        aiter_library.scales_in_blocks()
+
+
+@pytest.mark.parametrize("error", [AttributeError("no op"), SystemExit("no GPU")])
+def test_whatever_its_import_raises_is_why_it_is_not_there(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(_: str) -> object:
+        raise error
+
+    monkeypatch.setattr(aiter_library, "import_module", raising)
+    said = f"does not load beside torch .*{with_causes(error)}"
+    with pytest.raises(aiter_library.MissingPackage, match=said):
         aiter_library.scales_in_blocks()
 
 

@@ -70,7 +70,7 @@ class AclError(Exception):
     """Of a library: derived from nothing that anybody could name."""
 
 
-def raising(error: Exception) -> Callable[[str], str]:
+def raising(error: BaseException) -> Callable[[str], str]:
     def ask(name: str) -> str:
         raise error
 
@@ -84,11 +84,12 @@ def raising(error: Exception) -> Callable[[str], str]:
         OSError("libascendcl.so: cannot open shared object file"),
         KeyError("CANN"),
         AclError("aclInit failed"),
+        SystemExit("no CANN: source set_env.sh"),
     ],
 )
 @pytest.mark.parametrize("where", ["import", "question"])
 def test_torch_npu_without_cann_is_there_all_the_same(
-    where: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+    where: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its import asks for CANN's libraries."""
     has(monkeypatch, "9.1.0")
@@ -117,6 +118,15 @@ def test_what_was_told_before_it_failed_counts(monkeypatch: pytest.MonkeyPatch) 
     give(monkeypatch, get_cann_version={"CANN": "9.1.0"}.__getitem__)
     assert installed.installed() == {"torch_npu": "2.13.0", "CANN": "9.1.0"}
     assert installed.told().why_not == "KeyError: 'DRIVER'"
+
+
+@pytest.mark.parametrize("said", [None, "", 0, ["9.1.0"]])
+def test_what_is_no_version_is_none(said: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the reason is that; the rest is asked all the same."""
+    has(monkeypatch, "9.1.0")
+    give(monkeypatch, get_cann_version={"CANN": said, "DRIVER": "25.2"}.__getitem__)
+    assert installed.installed() == {"torch_npu": "2.13.0", "driver": "25.2"}
+    assert installed.told().why_not == f"of CANN it says {said!r}"
 
 
 def test_a_library_is_asked_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

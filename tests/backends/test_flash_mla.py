@@ -26,6 +26,7 @@ from lostwax.backends.cuda.lowerings.flash_mla import FLASH_MLA
 from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.runtime.argument_contract import signatures
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_packages import MissingPackage
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, HostCall
@@ -107,6 +108,19 @@ def test_another_library_is_refused_with_the_remedy(
     monkeypatch.setattr(flash_mla, "installed_version", always(version))
     monkeypatch.setitem(sys.modules, flash_mla.MODULE, SimpleNamespace(**library(**changed)))
     with pytest.raises(MissingPackage, match=said):
+        flash_mla.require_library()
+
+
+@pytest.mark.parametrize("error", [AttributeError("no op"), SystemExit("no GPU")])
+def test_whatever_its_import_raises_is_why_it_is_not_there(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(_: str) -> object:
+        raise error
+
+    monkeypatch.setattr(flash_mla, "installed_version", always("1.0.0"))
+    monkeypatch.setattr(flash_mla, "import_module", raising)
+    with pytest.raises(MissingPackage, match=f"does not load beside torch .*{with_causes(error)}"):
         flash_mla.require_library()
 
 

@@ -18,10 +18,11 @@ from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.records.record_key import record_key
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime import boot_check, require_packages
-from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_packages import MissingPackage
 from lostwax.ir.contract.artifact import Manifest
+from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.record import RecordKey
 
 
@@ -109,6 +110,24 @@ def test_a_certificate_says_the_versions_of_what_was_called(
     assert device.endswith(f", torch {torch.__version__}, amd-aiter 0.1.14")
 
 
+@pytest.mark.parametrize("first", [1.0, 0.5])
+def test_a_site_s_agreement_is_that_of_its_worst_case(
+    first: float, small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever case comes last."""
+    agreements = iter([first, 1.5 - first, 1.0, 1.0])
+
+    def measured(*_: object) -> Evidence:
+        return Evidence(
+            what="x", state="executed", max_error=0.0, rms_error=0.0, agreement=next(agreements)
+        )
+
+    monkeypatch.setattr(certify, "measure", measured)
+    site = next(certify_artifact(small_artifact.artifact))
+    assert site.certificate is not None
+    assert site.certificate.set_agreement == 0.5
+
+
 class VendorError(Exception):
     """Of a library: derived from nothing that anybody could name."""
 
@@ -120,10 +139,25 @@ class VendorError(Exception):
 def test_what_a_library_raises_in_the_step_is_the_steps_finding(
     raised: Exception, small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    step_raises(monkeypatch, raised)
+    (step,) = certify_artifact(small_artifact.artifact, interpret=True)
+    assert (step.lowering, step.certificate) == ("the step around the layers", None)
+    assert step.error == f"the kernels of the step do not run: {with_causes(raised)}"
+
+
+def test_an_artifact_that_is_wrong_in_the_step_ends_it(
+    small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_raises(monkeypatch, ArtifactError("step.json is cut short; compile it again"))
+    with pytest.raises(ArtifactError, match="cut short"):
+        list(certify_artifact(small_artifact.artifact, interpret=True))
+
+
+def step_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """As if the artifact's device kept the state, and nothing else was to be certified."""
 
     def raising(*_: object) -> tuple[str, ...]:
-        raise raised
+        raise error
 
     def nothing(*_: object) -> tuple[()]:
         return ()
@@ -132,6 +166,3 @@ def test_what_a_library_raises_in_the_step_is_the_steps_finding(
     monkeypatch.setattr(ArtifactReader, "check", nothing)
     monkeypatch.setattr(certify, "chosen_candidates", nothing)
     monkeypatch.setattr(certify, "interpret_step", raising)
-    (step,) = certify_artifact(small_artifact.artifact, interpret=True)
-    assert (step.lowering, step.certificate) == ("the step around the layers", None)
-    assert step.error == f"the kernels of the step do not run: {with_causes(raised)}"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Run, listing, lostwax, one_sentence
+from report_fixtures import PROVEN
+from report_fixtures import record as some_record
 from small_fixtures import Compiled, CompileSmall
 
+from lostwax.backends.proof.certify import Certified
 from lostwax.backends.records.report import ReportWriter, read_report
 from lostwax.backends.records.store import BadRecord, NewerRecord, RecordStore, record_files
+from lostwax.cli.site_lines import SiteWriter
 from lostwax.ir.contract.record import Record
 
 
@@ -30,6 +35,33 @@ def in_store(records: tuple[Record, ...], folder: Path) -> None:
     for record in records:
         assert record.knobs in [found.knobs for found in store.find(record.key)]
     assert store.take(records) == 0
+
+
+class Killed(BaseException):
+    """As a kill: nothing behind it runs."""
+
+
+def test_a_kill_leaves_no_site_that_was_right_without_its_record(
+    run: Run, small_artifact: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Certified("decode", "x", ("core.norm",), PROVEN, None, (), "", record=some_record())
+
+    def sites(_: Path) -> Iterator[Certified]:
+        yield right
+
+    def killed(_: SiteWriter, line: dict[str, object]) -> None:
+        if "lowering" in line:
+            raise Killed
+
+    def examined(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr("lostwax.cli.bring_up._examine", examined)
+    monkeypatch.setattr("lostwax.backends.proof.certify.certify_artifact", sites)
+    monkeypatch.setattr(SiteWriter, "add", killed)
+    given = ("--artifact", small_artifact.artifact, "-o", tmp_path / "report")
+    with pytest.raises(Killed):
+        run("bring-up", "cpu", *given)
+    assert (tmp_path / "report" / "records.jsonl").read_bytes().count(b"\n") == 1
 
 
 def test_the_way_on_the_cpu_ends_in_a_report_that_the_store_takes(

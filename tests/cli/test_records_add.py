@@ -137,6 +137,10 @@ NO_RECORD = {
         {"expected": 96, "ended": False},
         "holds no record: no site came to its end (0 of 96 sites, not finished); ask for what the",
     ),
+    "one of each": (
+        {"wrong": [ERROR, ERROR], "right": 1, "expected": 96, "ended": False},
+        "by certify.jsonl beside it 1 sites were right (3 of 96 sites, not finished); ask for the",
+    ),
     "records cut off": ({"right": 3}, "by certify.jsonl beside it 3 sites were right; ask for the"),
 }
 
@@ -153,7 +157,7 @@ def test_a_report_without_a_record_says_what_was_wrong_and_how_far_it_came(
     wrong = 2 if "wrong" in written else 0
     assert err.count(f"WRONG {ERROR}\n") == wrong
     told = json.loads(run("records", "add", folder, "-o", tmp_path / "store", "--json")[1])
-    seen = wrong or written.get("right", 0)
+    seen = wrong + int(str(written.get("right", 0)))
     whole = {"expected": written.get("expected", seen), "finished": written.get("ended", True)}
     assert told.items() >= ({"records": 0, "wrong": wrong, "seen": seen} | whole).items()
     assert not (tmp_path / "store").exists()

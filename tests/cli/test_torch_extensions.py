@@ -9,13 +9,18 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
+import zmq
 from command_line import one_sentence
 
 from lostwax.backends.runtime.torch_extensions import extension_failure
+from lostwax.cli.compile_apart import Job
 from lostwax.cli.default_model import default_checkpoint
+from lostwax.server.engine.messages import Event, Fatal, decode_events
 
 REASON = "aclInit failed, error code 507008"
 AUTOLOAD = {"fails": f"raise RuntimeError({REASON!r})", "ends": "import os; os._exit(7)"}
@@ -24,6 +29,9 @@ SAID = (
     f", from RuntimeError: {REASON}): for torch_npu source CANN's set_env.sh; for a target that",
     "goes without set TORCH_DEVICE_BACKEND_AUTOLOAD=0",
 )
+
+
+DEVICES = {"ascend-910b": "an Ascend NPU", "rocm-gfx942": "an AMD GPU"}
 
 
 def installed(folder: Path, autoload: str) -> dict[str, str]:
@@ -37,11 +45,13 @@ def installed(folder: Path, autoload: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
 
 
-def command(
-    environment: dict[str, str], *arguments: object, module: str = "lostwax"
-) -> subprocess.CompletedProcess[str]:
+def command(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    return module(environment, "lostwax", *arguments)
+
+
+def module(environment: dict[str, str], *given: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", *map(str, given)],
         check=False, capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
 
@@ -57,6 +67,11 @@ def test_a_doctor_says_that_torch_does_not_load(tmp_path: Path) -> None:
     for target in found["targets"]:
         assert not target["compile"]["ok"], target
         assert not target["run"]["ok"], target
+        assert "--target" not in target["run"]["text"], "no other one runs, either"
+        assert target["run"]["text"].endswith("needs torch, which is lacking (above)")
+    texts = {target["target"]: target["run"]["text"] for target in found["targets"]}
+    for name, device in DEVICES.items():
+        assert f"needs {device} with its driver" in texts[name]
 
 
 def test_a_command_that_needs_torch_says_it_in_one_sentence(tmp_path: Path) -> None:
@@ -65,6 +80,41 @@ def test_a_command_that_needs_torch_says_it_in_one_sentence(tmp_path: Path) -> N
     assert done.returncode == 1
     for part in SAID:
         assert part in one_sentence(done.stderr)
+
+
+def engine(address: str, rank: int, artifact: Path) -> list[object]:
+    given = ["--address", address, "--parent", os.getpid(), "--rank", rank, "--ranks", 2]
+    return ["lostwax.server.engine", artifact, *given, "--meeting", artifact.with_name("meeting")]
+
+
+def apart(out: Path) -> list[object]:
+    job = Job(os.fsencode(default_checkpoint()), os.fsencode(out), "cpu", "fp32", 0)
+    return ["lostwax.cli.compile_apart", os.getpid(), msgspec.json.encode(job).decode()]
+
+
+def test_every_other_process_ends_with_that_sentence_too(tmp_path: Path) -> None:
+    """The engine says it to the gateway, another rank to the log, a compile to who started it."""
+    environment, artifact = installed(tmp_path / "site", "fails"), tmp_path / "artifact"
+    address = f"ipc://{tmp_path}/e"
+    commands = [engine(address, 0, artifact), engine(address, 1, artifact), apart(artifact)]
+
+    def ended(given: list[object]) -> subprocess.CompletedProcess[str]:
+        return module(environment, *given)
+
+    with zmq.Context() as context, context.socket(zmq.PAIR) as gateway:
+        gateway.linger = 0
+        gateway.bind(address)
+        with ThreadPoolExecutor() as pool:
+            done = list(pool.map(ended, commands))
+        events: list[Event] = []
+        while gateway.poll(0):
+            events += decode_events(gateway.recv())
+    of_engine = "".join(each.message for each in events if isinstance(each, Fatal))
+    for said, each in zip((of_engine, done[1].stderr, done[2].stdout), done, strict=True):
+        assert each.returncode == 1, each.stderr
+        assert "Traceback" not in each.stderr
+        for part in SAID:
+            assert part in said
 
 
 def test_what_is_known_is_kept_where_torch_ends_the_process(tmp_path: Path) -> None:

@@ -8,10 +8,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import Run, lostwax, one_sentence
+from command_line import Run, listing, lostwax, one_sentence
 
 from lostwax.backends import artifact_writer
-from lostwax.backends.artifact_writer import ArtifactUnwritable, atomic_folder
+from lostwax.backends.artifact_writer import (
+    ArtifactExists,
+    ArtifactUnwritable,
+    atomic_folder,
+    require_place,
+    require_replaceable,
+)
 from lostwax.cli.default_model import default_checkpoint
 
 
@@ -20,16 +26,90 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return partial(lostwax, capsys)
 
 
-@pytest.mark.parametrize("given", [".", ""])
+@pytest.fixture
+def shell_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of an artifact that a shell is in, and a link to the artifact beside it."""
+    art = tmp_path / "art"
+    here = art / "kernels" / "x"
+    here.mkdir(parents=True)
+    (art / "manifest.json").touch()
+    (tmp_path / "link").symlink_to(art)
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.mark.parametrize(
+    ("given", "holds"),
+    [(".", "is"), ("", "is"), ("../../../link/kernels/x", "is"), ("../../../art", "holds"),
+     ("../..", "holds"), ("../../../link", "holds")],
+)  # fmt: skip
 def test_an_artifact_takes_not_the_place_of_a_shell_s_folder(
-    given: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: str, holds: str, shell_s: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run("compile", default_checkpoint(), "-o", given or tmp_path)
+    with pytest.raises(ArtifactExists, match=f" {holds} the current folder, which another folder"):
+        require_replaceable(Path(given or shell_s))
+
+
+def test_a_command_says_so_before_it_compiles(run: Run, shell_s: Path) -> None:
+    status, _, err = run("compile", default_checkpoint(), "-o", "../..")
     assert status == 1
-    assert "is the current folder, which another folder cannot take the place of; give an -o" in (
+    assert "holds the current folder, which another folder cannot take the place of; give" in (
         one_sentence(err)
     )
+    assert Path.cwd() == shell_s
+
+
+def test_a_folder_with_dots_for_a_name_is_replaced_by_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "art" / "below").mkdir(parents=True)
+    (tmp_path / "art" / "manifest.json").touch()
+    monkeypatch.chdir("/")
+    with atomic_folder(tmp_path / "art" / "below" / "..") as work:
+        (work / "new").touch()
+    assert listing(tmp_path) == ["art", "art/new"]
+
+
+def test_a_mount_within_one_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, mounts = tmp_path / "a b", tmp_path / "mountinfo"
+    out.mkdir()
+    name = str(out).replace(" ", r"\040")
+    mounts.write_text(
+        f"22 1 8:1 / / rw - ext4 /dev/a rw\n23 22 8:1 /x {name} rw - ext4 /dev/a rw\n"
+    )
+    require_replaceable(out)
+    monkeypatch.setattr(artifact_writer, "MOUNTS", mounts)
+    with pytest.raises(ArtifactExists, match=r"is a mount, which another folder cannot take"):
+        require_replaceable(out)
+
+
+def test_what_may_not_be_removed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "manifest.json").touch()
+    require_replaceable(tmp_path)
+
+    def access(path: str | Path, mode: int) -> bool:
+        del mode
+        return Path(path).name != "kernels"
+
+    monkeypatch.setattr("lostwax.backends.artifact_writer.os.access", access)
+    with pytest.raises(ArtifactExists, match="holds what may not be removed, which another folder"):
+        require_replaceable(tmp_path)
+
+
+def test_a_disk_that_takes_nothing_is_found_out_before_the_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(prefix: str, dir: Path) -> str:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir / prefix))
+
+    monkeypatch.setattr("lostwax.backends.artifact_writer.tempfile.mkdtemp", refuse)
+    with pytest.raises(ArtifactUnwritable, match="on a file system that can be written"):
+        require_place(tmp_path / "out")
 
 
 def test_a_mount_is_refused_before_the_compile(

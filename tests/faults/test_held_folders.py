@@ -15,8 +15,8 @@ import pytest
 from lostwax.backends.artifact_writer import atomic_folder
 from lostwax.backends.runtime import whole_folder
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.error_sentence import sentence_of
 from lostwax.backends.runtime.whole_folder import FolderHeld, aside, locked
-from lostwax.cli.app import sentence_of
 
 WAIT_S = 0.2
 

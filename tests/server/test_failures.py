@@ -20,10 +20,10 @@ from http_server import running
 from step_oracle import StepBatch
 
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
+from lostwax.backends.runtime.error_sentence import described
 from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.failure_log import MAX_IDS, MAX_IN_WINDOW, WINDOW_S, FailureLog
 from lostwax.server.engine.loop import EngineCore
-from lostwax.server.engine.own_error import described
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -172,7 +172,7 @@ def test_the_end_of_an_engine_process_is_explained_to_the_operator_alone() -> No
 
 
 def test_an_engine_that_cannot_even_be_started_ends_the_server() -> None:
-    with pytest.raises(ServeError, match=r"did not start: FileNotFoundError: .*no-such"):
+    with pytest.raises(ServeError, match=r"did not start: .*No such file.*no-such"):
         serve_engine(
             lambda _: ["/no-such-program"],
             lambda engine, draining: create_app(engine, IdCodec(), Settings(), draining=draining),

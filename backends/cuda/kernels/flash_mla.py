@@ -23,6 +23,7 @@ from lostwax.backends.cuda.flash_mla_calls import (
     padded_heads,
     unfit,
 )
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_packages import (
     MissingPackage,
     installed_version,
@@ -43,9 +44,10 @@ def require_library() -> None:
     version = require_version(PACKAGE, installed_version(PACKAGE), MAJOR, "flashmla_*")
     try:
         module = import_module(MODULE)
-    except (ImportError, OSError, RuntimeError) as error:
+    except (Exception, SystemExit) as error:  # a library may raise anything
         raise MissingPackage(
-            f"{PACKAGE} {version} does not load beside torch {torch.__version__}: {error}"
+            f"{PACKAGE} {version} does not load beside torch {torch.__version__}:"
+            f" {with_causes(error)}"
         ) from error
     for name in CALLS:
         function = getattr(module, name, None)

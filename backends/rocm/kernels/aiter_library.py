@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lostwax.backends.rocm.aiter_calls import PACKAGE, VERSION, misfit
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_packages import (
     MissingPackage,
     installed_version,
@@ -44,8 +45,8 @@ def _loaded(module: str) -> Any:
     """A module of the package, imported. Raises MissingPackage where it does not load."""
     try:
         return import_module(module)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a library may raise anything
         raise MissingPackage(
-            f"{PACKAGE} does not load beside torch {torch.__version__}: {error};"
+            f"{PACKAGE} does not load beside torch {torch.__version__}: {with_causes(error)};"
             f" {remedy_of(PACKAGE)} for that torch, or compile without aiter* in --lowering"
         ) from error

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 
 import lostwax
+from lostwax.backends.runtime.error_sentence import sentence_of
 from lostwax.backends.runtime.say import say
-from lostwax.backends.runtime.torch_extensions import extension_failure
 from lostwax.cli.commands import COMMANDS, GROUPS, named
 from lostwax.cli.config_file import named_file, read_config
 from lostwax.cli.foreign_options import hint
@@ -58,17 +58,6 @@ def take_config(app: App, given: Sequence[str]) -> None:
         options = app[given[0]].assemble_argument_collection()
         known = {each.name[2:]: each.hint for each in options if each.name.startswith("--")}
         app.config = (read_config(path, known),)
-
-
-def sentence_of(error: Exception) -> str | None:
-    """What to print of an error that says what to do; None for one that keeps its traceback.
-
-    Those that this project raises on purpose say it, and torch's of a package that fails with it,
-    which may come from wherever torch is imported first.
-    """
-    if type(error).__module__.startswith("lostwax.") or isinstance(error, OSError):
-        return str(error)
-    return extension_failure(error)
 
 
 def _wait_asleep() -> None:

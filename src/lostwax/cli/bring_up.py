@@ -19,6 +19,7 @@ from lostwax.cli.wrapped import wrapped
 
 if TYPE_CHECKING:
     from lostwax.backends.proof.certify import Certified
+    from lostwax.backends.records.report import ReportWriter
     from lostwax.cli.doctor import Findings
 
 DOCTOR, SITES, BENCH, EVIDENCE = "doctor.json", "certify.jsonl", "bench", "certificates"
@@ -134,11 +135,7 @@ def _certify(artifact: Path, out: Path, *, executes: bool) -> int:
         return 0
     from lostwax.backends.proof.certify import keep_evidence
 
-    found: list[Certified] = []
-    for each in _certified(artifact, out):
-        found.append(each)
-        if each.record is not None:
-            report.add(each.record)
+    found = list(_certified(artifact, out, report))
     wrong = sum(each.certificate is None for each in found)
     result(f"{len(found)} sites, {wrong} wrong")
     if not wrong:
@@ -147,8 +144,11 @@ def _certify(artifact: Path, out: Path, *, executes: bool) -> int:
     return wrong
 
 
-def _certified(artifact: Path, out: Path) -> Iterator[Certified]:
-    """Every site, once it is on the disk what became of it."""
+def _certified(artifact: Path, out: Path, report: ReportWriter) -> Iterator[Certified]:
+    """Every site, once it is on the disk what became of it: its record first, then its line.
+
+    So a kill between leaves no line of a right site without a record.
+    """
     from lostwax.backends.proof.certify import certify_artifact
     from lostwax.backends.proof.chosen_candidates import count_sites
     from lostwax.cli.certify import certified_line
@@ -156,6 +156,8 @@ def _certified(artifact: Path, out: Path) -> Iterator[Certified]:
 
     with site_lines(out / SITES, count_sites(artifact)) as lines:
         for each in certify_artifact(artifact):
+            if each.record is not None:
+                report.add(each.record)
             lines.add(certified_line(each))
             if each.error is not None:
                 say(f"WRONG {each.error}")

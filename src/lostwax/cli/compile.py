@@ -276,7 +276,7 @@ def compile_checkpoint(
     """Open, capture, compile: the whole way, with phases on standard error."""
     phases = phases or Phases()
     # What can be refused is refused before torch is imported, which takes seconds.
-    from lostwax.backends.artifact_writer import require_replaceable
+    from lostwax.backends.artifact_writer import require_place
     from lostwax.backends.asked import Asked, require_possible
     from lostwax.backends.plan.sizes import Sizes
     from lostwax.backends.registry import find_target
@@ -291,7 +291,7 @@ def compile_checkpoint(
     )
     asked = Asked(_IR_NAMES.get(dtype, dtype), sizes, tp)
     require_possible(asked, opened.facts(PAGE_TOKENS), described, has_mtp=opened.has_mtp)
-    require_replaceable(out)
+    require_place(out)
     tokenizer = read_tokenizer(checkpoint)
     phases("import compiler")
     from lostwax.backends.plan.cover import Forced

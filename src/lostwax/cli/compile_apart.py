@@ -98,8 +98,8 @@ def main() -> None:
 
 def _compile(job: Job) -> None:
     from lostwax.backends.artifact_writer import ArtifactUnwritable
+    from lostwax.backends.runtime.error_sentence import sentence_of
     from lostwax.backends.runtime.phases import Phases
-    from lostwax.cli.app import sentence_of
     from lostwax.cli.compile import compile_checkpoint
 
     try:

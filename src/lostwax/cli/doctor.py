@@ -166,11 +166,15 @@ def _health(backend: Backend, target: Target, look: Look) -> Health:
 
 
 def _health_without_torch(target: Target) -> Health:
-    """Nothing is compiled or run, whatever else is here."""
+    """Nothing is compiled or run, whatever else is here: another target is no remedy."""
+    from lostwax.backends.runtime.driver import DeviceUnavailable
     from lostwax.backends.runtime.require_device import require_device
 
     def device() -> str:
-        require_device(target)
+        try:
+            require_device(target)
+        except DeviceUnavailable as error:
+            raise NotOpened(f"{error.lack}; {WITHOUT_TORCH}") from error
         raise NotOpened(WITHOUT_TORCH)
 
     lacking = Check(name="compile", ok=False, text=WITHOUT_TORCH)
