@@ -111,8 +111,9 @@ def test_a_folder_that_is_no_artifact_says_how_to_make_one(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("function", ["os:system", "lostwax.backends.portable.kernels.step:no"])
 def test_a_program_may_call_only_kernels_of_its_target(
-    copy: Path, small_checkpoint: Path, function: str
+    torch_artifact: Compiled, small_checkpoint: Path, tmp_path: Path, function: str
 ) -> None:
+    copy = shutil.copytree(torch_artifact.artifact, tmp_path / "art")
     for path in (copy / "programs").glob("extend-*.json"):
         program = json.loads(path.read_bytes())
         program["prepare"][0]["function"] = function
