@@ -45,6 +45,11 @@ inline int64_t within(int64_t value, int64_t least, int64_t most) {
   return value < least ? least : value > most ? most : value;
 }
 
+// A thread that comes late may still read it (`real_rows`).
+void write_rows(int32_t *num_rows, int64_t rows) {
+  __atomic_store_n(num_rows, (int32_t)rows, __ATOMIC_RELAXED);
+}
+
 void fill(int32_t *out, int64_t begin, int64_t end, int32_t value) {
   for (int64_t i = begin; i < end; i++)
     out[i] = value;
@@ -91,7 +96,7 @@ struct Body {
   // Rows behind the step's, and what begins its lists.
   void padding(int64_t rows, int64_t all, int32_t *num_rows) const {
     q_starts[0] = 0;
-    *num_rows = (int32_t)rows;
+    write_rows(num_rows, rows);
     fill(tokens, rows, all, NONE);
     fill(positions, rows, all, NONE);
     fill(slots, rows, all, TRASH_PAGE);
@@ -238,7 +243,7 @@ void KERNEL(step_derive_logits)(void **params, Team *team) {
     header[STAGE] = (int32_t)stage;
     header[NEXT_STAGE] = (int32_t)stage + 1;
     header[CURSOR] = cursor + all >= wanted ? 0 : (int32_t)(cursor + all);
-    *num_rows = (int32_t)larger(smaller(wanted - cursor, all), 0);
+    write_rows(num_rows, larger(smaller(wanted - cursor, all), 0));
     for (int64_t at = 0; at < all; at++) {
       int64_t number = cursor + at;
       bool is_real = number < wanted, of_body = is_real && !stage;
