@@ -16,6 +16,7 @@ from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.backends.runtime.torch_memory import as_tensor
 from lostwax.ir.contract.program import Bucket, Guard, HostCall, Launch, Program, views_of
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.target import Target
@@ -45,7 +46,7 @@ class Filling(HostDriver):
     packages = ("lostwax.backends.portable.kernels",)
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
-        tensors = [resolve(view) for view in views_of(launch)]
+        tensors = [as_tensor(resolve(view)) for view in views_of(launch)]
 
         def fill() -> None:
             for tensor in tensors:
@@ -75,7 +76,7 @@ class Widening(Graphs):
     runs = 0
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
-        (out,) = (resolve(view) for view in views_of(launch))
+        (out,) = (as_tensor(resolve(view)) for view in views_of(launch))
         given = torch.ones(out.shape[0], self.columns(out.shape[1]))
 
         def add() -> None:

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lostwax.backends.cpu import pool
+from lostwax.backends.cpu.contract.sizes import ROOM_BYTES, ROW_BLOCK
 from lostwax.backends.cpu.library import libraries, library_bytes
-from lostwax.backends.cpu.lowerings.native_calls import ROOM_BYTES, ROW_BLOCK
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime.kernel_parameters import PackedParameters
@@ -49,7 +49,9 @@ def _packed(weight: Array) -> Array:
     return np.ascontiguousarray(whole.reshape(tiles, TILE, count).transpose(0, 2, 1))
 
 
-def _linear(native: NativePool, x: Array, weight: Array, scales: Array | None) -> Array:
+def _linear(
+    native: NativePool, x: Array, weight: Array, scales: Array | None
+) -> NDArray[np.float32]:
     """x [T, K] . weight [N, K] in f32, by the kernel for these types."""
     (rows, count), columns = x.shape, len(weight)
     types = {F32: "f32", BF16: "bf16", E4M3: "f8"}
@@ -68,7 +70,7 @@ def _linear(native: NativePool, x: Array, weight: Array, scales: Array | None) -
 
 def _operands(
     x_type: Dtype, w_type: Dtype, count: int, columns: int
-) -> tuple[Array, Array, Array | None]:
+) -> tuple[Array, Array, NDArray[np.float32] | None]:
     rng = np.random.default_rng(count)
     x = rng.standard_normal((MANY, count)).astype(x_type)
     weight = rng.standard_normal((columns, count)).astype(w_type)
@@ -89,7 +91,7 @@ def test_a_row_has_one_sum_whatever_stands_beside_it(
     together = _linear(native, x, weight, scales)
     wide = weight.astype(np.float64)
     if scales is not None:
-        wide *= np.repeat(np.repeat(scales, BLOCK, 0), BLOCK, 1)[:columns, :count]
+        wide = wide * np.repeat(np.repeat(scales, BLOCK, 0), BLOCK, 1)[:columns, :count]
     exact = x.astype(np.float64) @ wide.T
     within = 1e-6 * (np.abs(x.astype(np.float64)) @ np.abs(wide).T)
     assert (np.abs(together - exact) <= within).all()

@@ -15,6 +15,7 @@ from twin_launches import Rows, twin_function
 
 import lostwax.backends.cuda.kernels
 from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.torch_memory import as_tensor
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Parameter, Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch
@@ -68,12 +69,12 @@ def _held(param: Parameter, resolve: Resolve, kept: list[torch.Tensor]) -> bytes
     """A parameter as it lies in the kernel's parameters; tensors are kept alive."""
     match param:
         case TensorMap():
-            kept.append(tensor := resolve(param.view))
+            kept.append(tensor := as_tensor(resolve(param.view)))
             rows, columns = tensor.shape
             assert (tensor.element_size(), param.box[1], param.swizzle) == (1, 128, "128B")
             return bytes(Rows(tensor.data_ptr(), tensor.stride(0), rows, columns, param.box[0], 1))
         case Pointer():
-            kept.append(tensor := resolve(param.view))
+            kept.append(tensor := as_tensor(resolve(param.view)))
             return struct.pack("<Q", tensor.data_ptr())
         case Scalar():
             return struct.pack(_SCALARS[param.kind], param.value)

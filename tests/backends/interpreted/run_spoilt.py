@@ -25,7 +25,9 @@ from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver
 from lostwax.backends.plan.views import input_view
 from lostwax.backends.runtime import prove_step as proof
 from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.memory import Place
 from lostwax.backends.runtime.run_probe import WrongKernel
+from lostwax.backends.runtime.torch_memory import as_tensor
 from lostwax.ir.contract.program import Launch, Program
 from lostwax.ir.contract.step import inputs_of
 from lostwax.ir.contract.step_layout import HEADER, PLACES, RESULT_WIDTHS, StepLayout
@@ -74,19 +76,19 @@ class SpoilingDriver(InterpretingDriver):
 
 def header(resolve: Resolve) -> dict[str, int]:
     """Where the step is."""
-    return dict(zip(HEADER, resolve(LAYOUT.header).tolist(), strict=False))
+    return dict(zip(HEADER, as_tensor(resolve(LAYOUT.header)).tolist(), strict=False))
 
 
-def put(tensor: torch.Tensor, end: int) -> bool:
+def put(place: Place, end: int) -> bool:
     """Write over the first or last number."""
-    tensor.view(-1)[end] = WRONG
+    as_tensor(place).view(-1)[end] = WRONG
     return True
 
 
 def result_place(resolve: Resolve) -> Any:
     """The place of the step that runs, as numpy sees it."""
-    turn = int(resolve(LAYOUT.array("turn"))[0])
-    return resolve(LAYOUT.result_box).numpy()[(turn - 1) % PLACES]
+    turn = int(as_tensor(resolve(LAYOUT.array("turn")))[0])
+    return as_tensor(resolve(LAYOUT.result_box)).numpy()[(turn - 1) % PLACES]
 
 
 def input_faults(program: Program, name: str, end: str) -> Fault:
@@ -113,10 +115,10 @@ def count_faults(program: Program, end: str) -> Fault:
     """The counts of the first or the last sequence that has some, likewise."""
 
     def spoil(resolve: Resolve) -> bool:
-        at, counted = header(resolve), resolve(LAYOUT.field("counted")).nonzero()[:, 0]
+        at, counted = header(resolve), as_tensor(resolve(LAYOUT.field("counted"))).nonzero()[:, 0]
         if at["drafts"] or at["cursor"] or not len(counted):
             return False
-        return put(resolve(LAYOUT.counts)[counted[ENDS[end]]], ENDS[end])
+        return put(as_tensor(resolve(LAYOUT.counts))[counted[ENDS[end]]], ENDS[end])
 
     return Fault("the state 'counts'", program.segment, end, program.finish[-1], spoil)
 
