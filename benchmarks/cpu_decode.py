@@ -5,9 +5,9 @@
 
 Each library and each way to store the weights is a process of its own, idle while another runs. A
 point is BATCHxCONTEXT: all of them take the same prompts, then steps in turns. A ratio is the
-median over turns of eager's median step over the arm's. What `GOALS` promises is checked, and greedy
-tokens of arms that compute in fp32 with weights as the base has them: transformers runs, in fp32,
-what those weights mean.
+median over turns of eager's median step over the arm's. What `GOALS` promises is checked, and
+greedy tokens of arms that compute in fp32 with weights as the base has them: transformers runs, in
+fp32, what those weights mean.
 """
 
 from __future__ import annotations
