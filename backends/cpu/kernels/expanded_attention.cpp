@@ -77,7 +77,7 @@ inline void shares_of(float *scores, uint64_t seen, float scale, float *sums, in
     held[v] = chosen(visible[v], load(scores + v * LANES) * same(scale), same(never));
     largest = chosen(held[v] > largest, held[v], largest);
   }
-  float now = __builtin_reduce_max(largest);
+  float now = largest_of(largest);
   if (now == never) // of what it sees, too
     now = 0.0f;
   vf all = same(0.0f);

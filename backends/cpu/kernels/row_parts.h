@@ -24,8 +24,16 @@ static inline vf logits_at(const float *x, int64_t i, int64_t end) {
   return found;
 }
 
-static inline bool any(vi mask) { return __builtin_reduce_or(mask); }
-static inline bool any(vl mask) { return __builtin_reduce_or(mask); }
+template <typename M> static inline bool any(M mask) {
+#if defined(__clang__)
+  return __builtin_reduce_or(mask);
+#else // what the sanitisers' builds are made by
+  bool found = false;
+  for (int v = 0; v < (int)(sizeof mask / sizeof mask[0]); v++)
+    found |= mask[v] != 0;
+  return found;
+#endif
+}
 
 static inline float larger_of(float a, float b) { // NaN is larger than all
   return a != a ? a : b > a || b != b ? b : a;

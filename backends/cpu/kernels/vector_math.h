@@ -23,6 +23,18 @@ static inline vf chosen(vi mask, vf yes, vf no) {
   return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
 }
 
+// The largest lane.
+static inline float largest_of(vf x) {
+#if defined(__clang__)
+  return __builtin_reduce_max(x);
+#else // what the sanitisers' builds are made by
+  float found = x[0];
+  for (int v = 1; v < LANES; v++)
+    found = x[v] > found ? x[v] : found;
+  return found;
+#endif
+}
+
 // Neighbours of a and of b are added up, those of a first in each pair; then neighbours of these.
 #if LANES == 16
 static inline vf join1(vf a, vf b) {
