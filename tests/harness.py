@@ -29,7 +29,7 @@ from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint
 from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.new_checkpoint import Format, new_checkpoint
-from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.program import Launch, View, views_of
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 
@@ -273,7 +273,7 @@ def logits_of(runtime: Runtime, plan: StepPlan) -> Tensor:
 
 
 def _views(launch: Launch) -> list[View]:
-    return [view for view in getattr(launch, "args", ()) if view is not None]
+    return list(views_of(launch))
 
 
 def _check_result(batch: StepBatch, result: StepResult, logits: Tensor) -> None:

@@ -30,7 +30,7 @@ from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Null, Parameter, Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch
 
-_SYMBOL = re.compile(r"^(?:KERNEL_OF\(|void KERNEL\()(\w+)", re.MULTILINE)
+_SYMBOL = re.compile(r'^(?:KERNEL_OF\(|(?:extern "C" )?void KERNEL\()(\w+)', re.MULTILINE)
 SAMPLES = 12
 """Of each kernel."""
 MANY = 60

@@ -40,6 +40,12 @@ def copy(small_artifact: Compiled, tmp_path: Path) -> Path:
     return shutil.copytree(small_artifact.artifact, tmp_path / "art")
 
 
+@pytest.fixture
+def torch_copy(torch_artifact: Compiled, tmp_path: Path) -> Path:
+    """One whose programs call functions by their names."""
+    return shutil.copytree(torch_artifact.artifact, tmp_path / "art")
+
+
 def change(artifact: Path, name: str, edit: Callable[[Json], object]) -> None:
     """Edit a file of JSON and make the digests true again, as a foreign writer would."""
     path = artifact / name
@@ -69,23 +75,25 @@ def test_an_artifact_without_probes_is_refused_and_says_what_runs_unproven(
     copy: Path, small_checkpoint: Path
 ) -> None:
     change(copy, "probes.json", lambda p: p["probes"].clear())
-    with pytest.raises(Unproven, match=r"none of its probes does: lostwax\.\S+:\w+ \(in programs/"):
+    with pytest.raises(Unproven, match=r"none of its probes does: native-\S+:\w+ \(in programs/"):
         serve(copy, small_checkpoint)
     runtime, (said,) = serve(copy, small_checkpoint, allow=True)
-    assert "no probe ran lostwax." in said
+    assert "no probe ran native-" in said
     assert runtime.run(plan(PROMPT, 0)).ids
 
 
-def test_code_that_only_one_probe_ran_is_missed_by_name(copy: Path, small_checkpoint: Path) -> None:
+def test_code_that_only_one_probe_ran_is_missed_by_name(
+    torch_copy: Path, small_checkpoint: Path
+) -> None:
     def runs_sampling(probe: Json) -> bool:
         return any("sample:pick" in launch.get("function", "") for launch in probe["launches"])
 
     def drop(probes: Json) -> None:
         probes["probes"] = [p for p in probes["probes"] if not runs_sampling(p)]
 
-    change(copy, "probes.json", drop)
+    change(torch_copy, "probes.json", drop)
     with pytest.raises(Unproven, match=r"sample:pick"):
-        serve(copy, small_checkpoint)
+        serve(torch_copy, small_checkpoint)
 
 
 def _rename(program: Json) -> None:
@@ -94,12 +102,12 @@ def _rename(program: Json) -> None:
 
 
 def test_a_foreign_function_is_refused_before_weights_though_compiled_code_is_allowed(
-    copy: Path, tmp_path: Path
+    torch_copy: Path, tmp_path: Path
 ) -> None:
-    name = ArtifactReader(copy).manifest.programs[-1].file  # bound last, if a step ever asks
-    change(copy, name, _rename)
+    name = ArtifactReader(torch_copy).manifest.programs[-1].file  # bound last, if a step ever asks
+    change(torch_copy, name, _rename)
     with pytest.raises(ArtifactError, match=rf"{name}: 'os:system' lies outside"):
-        serve(copy, tmp_path / "no checkpoint is looked at", allow=True)
+        serve(torch_copy, tmp_path / "no checkpoint is looked at", allow=True)
 
 
 def test_evidence_that_came_with_an_artifact_counts_for_nothing_beside_a_folder_of_our_own(
