@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module, metadata
+from importlib import import_module
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from lostwax.backends.runtime.host_memory import HostMemory, HostPlace, zeroed
 from lostwax.backends.runtime.kernel_parameters import over_memory
 from lostwax.backends.runtime.memory import Array
 from lostwax.backends.runtime.processor import processor
+from lostwax.backends.runtime.torch_build import torch_build
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.parameter import Scalar, TensorMap
@@ -67,8 +68,8 @@ class CpuDriver:
 
     @property
     def fingerprint(self) -> str:
-        """The processor's model, and the version of torch, which host calls call."""
-        return f"{self.device_name}, torch {metadata.version('torch')}"
+        """The processor's model, and the build of torch, which host calls call."""
+        return f"{self.device_name}, torch {torch_build().version}"
 
     def allocate(self, num_bytes: int) -> Array:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""

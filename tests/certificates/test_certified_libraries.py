@@ -46,11 +46,11 @@ def with_preflight(patch: pytest.MonkeyPatch, function: object) -> None:
 
 
 def test_what_a_start_would_say_is_said_before_anything_runs(
-    small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
+    torch_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_preflight(monkeypatch, another_cann)
     said: list[str] = []
-    first = next(certify_artifact(small_artifact.artifact, warn=said.append))
+    first = next(certify_artifact(torch_artifact.artifact, warn=said.append))
     assert said == ["True: the artifact was compiled for CANN 9.1.0"]
     assert first.certificate is not None
     device = first.certificate.tool_versions["device"]
@@ -69,7 +69,7 @@ def test_a_key_that_a_library_spoils_is_its_sites_and_the_rest_goes_on(
     small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks libraries for their versions, which may raise anything."""
-    spoilt = "portable_zeros_like"
+    spoilt = "cpu_native_zeros_like"
 
     def asking(candidate: Candidate, sku: str) -> RecordKey:
         if candidate.name == spoilt:
