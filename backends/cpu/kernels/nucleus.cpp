@@ -11,7 +11,7 @@
 namespace {
 
 const int BINS = 128, BITS = 3;     // eight bins while the distance doubles,
-const int FIRST = (127 - 6) << BITS; // from 2^-6 on
+const int LEAST = (127 - 6) << BITS; // from 2^-6 on
 
 struct Bin {
   int64_t mass, count;
@@ -35,7 +35,7 @@ struct Nucleus { // of a row
 
   // The bits of a distance as a whole number are in its order.
   vi bin(vf x) const {
-    vi found = ((vi)chosen(x < same(top), same(top) - x, same(0.0f)) >> (23 - BITS)) - FIRST;
+    vi found = ((vi)chosen(x < same(top), same(top) - x, same(0.0f)) >> (23 - BITS)) - LEAST;
     found &= found > 0;
     vi is_inside = found < BINS;
     return (found & is_inside) | (~is_inside & (BINS - 1));

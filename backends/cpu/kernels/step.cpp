@@ -23,7 +23,7 @@ enum Header {
   NEXT_STAGE,
   STAGE,
   CURSOR,
-  FIRST_ROW
+  FIRST
 };
 const int64_t HEADER_SIZE = 16;
 const uint32_t PLACES = 4;
@@ -239,7 +239,7 @@ void KERNEL(step_derive_logits)(void **params, Team *team) {
     int64_t stage = within(header[cursor ? STAGE : NEXT_STAGE], 0, follow - 1);
     int64_t wanted = stage ? within(header[NUM_DRAFTING], 0, max_reqs)
                            : within(header[NUM_LOGITS], 0, max_rows);
-    header[FIRST_ROW] = (int32_t)cursor;
+    header[FIRST] = (int32_t)cursor;
     header[STAGE] = (int32_t)stage;
     header[NEXT_STAGE] = (int32_t)stage + 1;
     header[CURSOR] = cursor + all >= wanted ? 0 : (int32_t)(cursor + all);
@@ -299,7 +299,7 @@ void KERNEL(step_advance)(void **params, Team *team) {
   int64_t follow = given.integer(), max_reqs = given.integer(), max_rows = given.integer();
   while (take(team, 1) >= 0) {
     int64_t stage = within(header[STAGE], 0, follow - 1);
-    int64_t first = within(header[FIRST_ROW], 0, max_rows);
+    int64_t first = within(header[FIRST], 0, max_rows);
     bool is_decode = header[IS_DECODE];
     if (stage > 0) {
       int64_t end = smaller(first + all, within(header[NUM_DRAFTING], 0, max_reqs));
@@ -374,7 +374,7 @@ void KERNEL(step_send)(void **params, Team *team) {
   int64_t max_reqs = given.integer();
   while (take(team, 1) >= 0) {
     int32_t *place = box + (((uint32_t)*turn - 1) % PLACES) * place_size;
-    int64_t stage = within(header[STAGE], 0, follow - 1), first = within(header[FIRST_ROW], 0, height);
+    int64_t stage = within(header[STAGE], 0, follow - 1), first = within(header[FIRST], 0, height);
     if (stage == 0) {
       int64_t rows = smaller(smaller(header[NUM_LOGITS], height) - first, all);
       copy_numbers(place + first, ids, rows);
