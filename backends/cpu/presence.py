@@ -26,12 +26,14 @@ def require_processor(target: Target) -> None:
         wanted = next((m for a, m in MACHINES.items() if target.arch.startswith(a)), ())
         raise DeviceUnavailable(
             f"target {target.name} needs {' or '.join(wanted) or target.arch}, this machine is"
-            f" {platform.machine().lower()}; {_remedy()}"
+            f" {platform.machine().lower()}",
+            _remedy(),
         )
     if missing := _lacking(target):
         raise DeviceUnavailable(
             f"target {target.name} is for {target.arch}, and this processor lacks"
-            f" {', '.join(missing)}; {_remedy()}"
+            f" {', '.join(missing)}",
+            _remedy(),
         )
 
 

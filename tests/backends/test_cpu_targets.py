@@ -62,7 +62,7 @@ def test_a_target_runs_where_its_kernels_do(
 def test_a_lacking_feature_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, "x86_64", V4 - {"avx512vl"})
     with pytest.raises(
-        DeviceUnavailable, match=r"lacks avx512vl; .* --target cpu or cpu-x86-64-v3"
+        DeviceUnavailable, match=r"lacks avx512vl: .* --target cpu or cpu-x86-64-v3"
     ):
         presence.presence(CPU_V4, TORCH)
 
