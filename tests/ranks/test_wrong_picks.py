@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from native_kernels import torch_alone
 from play_wrong_picks import WRONG, Play
 from rank_processes import run_on_two_ranks
 from small import options
@@ -31,7 +32,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plays, Plays]:
     new_checkpoint(write_config(folder / "source", MTP), checkpoint, seed=3, format="fp32")
     c = capture(open_checkpoint(checkpoint))
     chosen = replace(options(sizes=SIZES), tp=2)
-    compile_module(c.module, c.facts, c.weights, "cpu", artifact, chosen)
+    with torch_alone():  # picks go wrong in an operator of torch's
+        compile_module(c.module, c.facts, c.weights, "cpu", artifact, chosen)
     run_on_two_ranks(SCRIPT, str(folder), str(checkpoint), str(artifact))
     first, second = (
         msgspec.json.decode((folder / f"{rank}.json").read_bytes(), type=Plays) for rank in range(2)
