@@ -54,8 +54,7 @@ class MeteredDriver(CpuDriver):
 
         def watched() -> None:
             most = most_held(call)
-            if launch.op == PREPARE:
-                assert isinstance(launch, HostCall)
+            if launch.op == PREPARE and isinstance(launch, HostCall):
                 self.prepared[launch.function] = most, launch.allocates
             else:
                 self.peak = max(self.peak, most)

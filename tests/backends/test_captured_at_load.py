@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import pytest
+from native_kernels import torch_alone
 from small_fixtures import Compiled
 
 from lostwax.backends import cpu
@@ -26,6 +27,13 @@ from lostwax.ir.contract.program import HEADS, HostCall, Launch, Program
 T = TypeVar("T")
 
 EXTEND_ROWS, READING = 32, 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_torch() -> Generator[None]:
+    """Of torch's operators, which may be captured or not."""
+    with torch_alone():
+        yield
 
 
 def _with(launches: Sequence[Launch], *, but_last: bool) -> tuple[Launch, ...]:

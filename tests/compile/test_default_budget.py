@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
 import pytest
+from native_kernels import torch_alone
 from small_fixtures import CompileSmall
 
 from lostwax.backends import compile as compiling
@@ -14,6 +16,13 @@ from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.cover import Budget
 from lostwax.backends.plan.memory_plan import plan_memory
 from lostwax.ir.contract.target import Target
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_torch() -> Generator[None]:
+    """Native kernels take no memory of their own."""
+    with torch_alone():
+        yield
 
 
 def test_it_follows_the_memory_of_the_target_and_only_what_is_said_is_strict() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from native_kernels import torch_alone
 from tiny import PLAIN
 
 from lostwax.backends.compile import CompileOptions, compile_module
@@ -16,6 +18,13 @@ from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.program import HEADS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_torch() -> Generator[None]:
+    """Native kernels leave nothing to portable lowerings."""
+    with torch_alone():
+        yield
 
 
 def test_the_share_counts_each_layer_and_each_portable_choice(tmp_path: Path) -> None:

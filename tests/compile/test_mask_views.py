@@ -18,8 +18,8 @@ from lostwax.ir.contract.masks import masks_bytes, masks_shape
 from lostwax.ir.contract.program import Program
 
 
-def test_masks_are_read_whole_and_by_heads_that_sample(small_artifact: Compiled) -> None:
-    reader = ArtifactReader(small_artifact.artifact)
+def test_masks_are_read_whole_and_by_heads_that_sample(torch_artifact: Compiled) -> None:
+    reader = ArtifactReader(torch_artifact.artifact)
     manifest = reader.manifest
     weights = weight_sizes(reader.weight_plan())
     limits = msgspec.structs.replace(manifest.limits, max_reqs=1)
@@ -44,9 +44,9 @@ def test_masks_are_read_whole_and_by_heads_that_sample(small_artifact: Compiled)
     assert readers == {"sample", "score"}
 
 
-def test_their_memory_is_counted(small_artifact: Compiled) -> None:
-    limits = small_artifact.manifest.limits
+def test_their_memory_is_counted(torch_artifact: Compiled) -> None:
+    limits = torch_artifact.manifest.limits
     assert masks_shape(limits) == (2, 2)
-    planned = plan_memory(small_artifact.artifact).state
+    planned = plan_memory(torch_artifact.artifact).state
     of_heads = masks_bytes(limits) + biases_bytes(limits) + counts_bytes(limits)
-    assert planned == small_artifact.manifest.state_bytes + of_heads
+    assert planned == torch_artifact.manifest.state_bytes + of_heads

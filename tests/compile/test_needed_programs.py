@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from native_kernels import torch_alone
 from small_fixtures import CompileSmall
 
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
@@ -22,6 +23,13 @@ HEADS, MOST = 4, 50
 """Of the small model; positions for a head, together more than are selected."""
 SIZES_A_ROW = 3
 """Of two requests of at most 32 positions, 3 positions a row bound those of a bucket of 16 rows."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_torch() -> Generator[None]:
+    """Of torch's operators, whose choices differ between programs."""
+    with torch_alone():
+        yield
 
 
 def asking(name: str, work: Work, when: Predicate | None = None, **changes: object) -> Lowering:

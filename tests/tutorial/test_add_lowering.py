@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from native_kernels import torch_alone
 from small import PROMPT, greedy
 from small_fixtures import Compiled
 from tutorial_files import MOST_LINES, install, lines_of
@@ -30,6 +31,13 @@ from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
 
 NAME = "portable_gather_linear"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_torch() -> Generator[None]:
+    """Beside torch's operators."""
+    with torch_alone():
+        yield
 
 
 @pytest.fixture
