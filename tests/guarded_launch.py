@@ -90,6 +90,7 @@ def run_guarded(launch: KernelLaunch, address: int, rng: np.random.Generator) ->
     added = appended(launch, lambda view: PAGES)
     rule = RULES[launch.symbol]
     numbers = numbers_of(rule, launch)
+    is_head = all(each.name != "T" for each in rule.parameters)
     held: list[Guarded] = []
     values: list[ctypes.c_void_p | ctypes.c_int32 | ctypes.c_float] = []
     for each, param in zip(rule.parameters, (*launch.params, *added), strict=True):
@@ -99,7 +100,10 @@ def run_guarded(launch: KernelLaunch, address: int, rng: np.random.Generator) ->
             if view.shape[:1] == (-1,):
                 size = PAGES * view.strides[0] * DTYPE_BYTES[view.dtype]
             held.append(Guarded(size))
-            _fill(held[-1], view, numbers.T if isinstance(each, RealRows) else None, rng)
+            rows = None
+            if isinstance(each, RealRows):
+                rows = numbers.R if is_head else numbers.T
+            _fill(held[-1], view, rows, rng)
             values.append(ctypes.c_void_p(held[-1].address))
         elif isinstance(param, Scalar):
             kind = ctypes.c_int32 if param.kind == "i32" else ctypes.c_float

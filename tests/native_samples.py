@@ -61,6 +61,8 @@ def launch_of(rule: Rule, params: tuple[Parameter, ...], scratch_bytes: int) -> 
 
 def _number(wanted: Wanted, rng: np.random.Generator, sizes: tuple[int, ...]) -> int:
     match wanted:
+        case Whole(least=0, most=1):
+            return int(rng.integers(2))
         case Whole(least=least, most=most):
             return int(rng.choice([n for n in sizes if least <= n <= most]))
         case Memory(may_be_null=True):

@@ -49,7 +49,7 @@ ADJUST = rules_of(
     chunks=num_parts,
     demands=(
         Demand(
-            "all of penalties where there are count_rows",
+            "counts, recent, repetition, frequency and presence where there are count_rows",
             lambda n: (
                 n.count_rows <= min(n.counts, n.recent, n.repetition, n.frequency, n.presence)
             ),

@@ -161,7 +161,7 @@ def _check_byte_cache(rule: Rule, cache: ByteCache, view: View, numbers: Numbers
     tokens, row = cache.page_tokens(numbers), cache.row_bytes(numbers)
     rows = (tokens, row), (tokens * row, row, 1)
     pages = (tokens * row,), (tokens * row, 1)
-    if tokens < 1 or row < 1 or (view.shape[1:], view.strides) not in (rows, pages):
+    if tokens < 1 or (view.shape[1:], view.strides) not in (rows, pages):
         _refuse(
             rule,
             f"{cache.name} {list(view.shape)} by {list(view.strides)} is not dense pages of"
