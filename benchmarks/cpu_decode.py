@@ -133,8 +133,11 @@ def rows_of(
 
 def leading(a: list[list[int]], b: list[list[int]]) -> int:
     """Tokens in which all requests agree from their start on."""
-    each = zip(zip(*a, strict=True), zip(*b, strict=True), strict=True)
-    return next((i for i, (x, y) in enumerate(each) if x != y), len(a[0]))
+    count = min(len(tokens) for tokens in (*a, *b))
+    return next(
+        (i for i in range(count) if [x[i] for x in a] != [x[i] for x in b]),
+        count,
+    )
 
 
 def decode(
