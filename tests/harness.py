@@ -268,7 +268,7 @@ def logits_of(runtime: Runtime, plan: StepPlan) -> Tensor:
         for view in _views(launch)
         if view.shape == wanted
     }
-    arena = torch.from_numpy(runtime.memory.arena)
+    arena = torch.as_tensor(runtime.memory.arena)  # either kind of memory
     return tensor_of(arena, view)[: plan.num_logits].float().clone()
 
 

@@ -90,10 +90,10 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[Thunk]:
 
 
 def test_what_may_be_captured_is_captured_at_load(
-    small_artifact: Compiled, captured: list[Thunk]
+    torch_artifact: Compiled, captured: list[Thunk]
 ) -> None:
     runtime = loading.load(
-        small_artifact.artifact, checkpoint=small_artifact.checkpoint, extra_backends=(BACKEND,)
+        torch_artifact.artifact, checkpoint=torch_artifact.checkpoint, extra_backends=(BACKEND,)
     )
     refs = runtime.manifest.programs
     extends = {ref.bucket.tokens for ref in refs if ref.segment == "extend"}
@@ -105,16 +105,16 @@ def test_what_may_be_captured_is_captured_at_load(
         or (ref.segment == "extend" and READING < ref.bucket.tokens <= EXTEND_ROWS)
     ]
     assert len(captured) == len(expected)
-    assert memory_plan.plan_memory(small_artifact.artifact).graphs == len(expected)
+    assert memory_plan.plan_memory(torch_artifact.artifact).graphs == len(expected)
     for ref in refs:
         runtime.bound(ref)
     assert len(captured) == len(expected), "whoever is captured was captured at load"
 
 
 def test_what_a_target_captures_at_any_size_has_launches_that_may_be(
-    small_artifact: Compiled,
+    torch_artifact: Compiled,
 ) -> None:
-    reader = GraphReader(small_artifact.artifact)
+    reader = GraphReader(torch_artifact.artifact)
     check = ProgramCheck(reader.manifest, weight_sizes(reader.weight_plan()))
     for ref in reader.manifest.programs:
         program = reader.program(ref.file)

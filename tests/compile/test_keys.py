@@ -115,9 +115,9 @@ def test_each_place_of_a_manifest_counts_and_each_file(
 
 
 def test_evidence_of_another_artifact_device_code_or_schema_is_measured_again(
-    small_artifact: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    torch_artifact: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = ArtifactReader(small_artifact.artifact)
+    reader = ArtifactReader(torch_artifact.artifact)
 
     def ran(probe: Probe, driver: object) -> Evidence:
         return Evidence(state="executed")
