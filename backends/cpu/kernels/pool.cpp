@@ -70,12 +70,17 @@ void wake(uint32_t *word) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, nullptr, nullptr, 0);
 }
 
+// What a launch's `taken` becomes when it is over: no chunk is left, whatever number of rows a thread
+// that comes late reads, which may be the next step's.
+uint64_t closed(uint32_t step) { return (uint64_t)step << 32 | 0xffffffffu; }
+
 // Until all chunks of a launch are done; false where its step is over.
 bool wait_for(const Team &team) {
   uint64_t all = (uint64_t)team.step << 32 | team.chunks;
   for (int64_t i = 0;; i++) {
     uint64_t done = __atomic_load_n(&team.progress->done, __ATOMIC_ACQUIRE);
-    if (done == all)
+    if (done == all ||
+        __atomic_load_n(&team.progress->taken, __ATOMIC_ACQUIRE) == closed(team.step))
       return true;
     if (done >> 32 != team.step)
       return false;
@@ -99,9 +104,13 @@ void walk(Pool *pool, int thread) {
     list->records[i].kernel(list->records[i].params, &team);
     if (!wait_for(team))
       return;
-    if (!thread)
-      __atomic_store_n(&pool->at, (uint64_t)team.step << 32 | (uint64_t)(i + 1), __ATOMIC_RELEASE);
+    if (thread)
+      continue;
+    __atomic_store_n(&team.progress->taken, closed(team.step), __ATOMIC_RELEASE);
+    __atomic_store_n(&pool->at, (uint64_t)team.step << 32 | (uint64_t)(i + 1), __ATOMIC_RELEASE);
   }
+  if (!thread) // who called may write numbers of rows now, but not before launches were closed
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 void *work(void *given) {

@@ -63,9 +63,9 @@ static inline float number(void **params, int index) { return *(float *)params[i
 
 // Rows that a step really has, of the `most` that the program is compiled for, whatever lies there.
 // Read before a chunk is taken, so perhaps by a thread that comes late while the next step's number
-// is written: it then takes nothing, and needs no order but that the number is read whole.
+// is written: it then takes nothing, as its launch was closed before (`pool.cpp`).
 static inline int64_t real_rows(void **params, int index, int64_t most) {
-  int64_t rows = __atomic_load_n(pointer<int32_t>(params, index), __ATOMIC_RELAXED);
+  int64_t rows = __atomic_load_n(pointer<int32_t>(params, index), __ATOMIC_ACQUIRE);
   return rows < 0 ? 0 : rows < most ? rows : most;
 }
 
