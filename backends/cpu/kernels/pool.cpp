@@ -107,10 +107,9 @@ void walk(Pool *pool, int thread) {
     if (thread)
       continue;
     __atomic_store_n(&team.progress->taken, closed(team.step), __ATOMIC_RELEASE);
-    __atomic_store_n(&pool->at, (uint64_t)team.step << 32 | (uint64_t)(i + 1), __ATOMIC_RELEASE);
+    // An exchange, as who called may write the next number of rows only behind what was closed.
+    __atomic_exchange_n(&pool->at, (uint64_t)team.step << 32 | (uint64_t)(i + 1), __ATOMIC_ACQ_REL);
   }
-  if (!thread) // who called may write numbers of rows now, but not before launches were closed
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 void *work(void *given) {
