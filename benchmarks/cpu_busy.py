@@ -27,16 +27,20 @@ from cpu_peer import Lostwax
 
 KEPT = 0.4
 CONTEXT = 300
-TURN_STEPS = 40
+TURN_STEPS = 200  # half a second, over which a scheduler's slices even out
 TURNS = 5
 
 
 @contextmanager
 def busy(cores: list[int]) -> Generator[None]:
     """A loop on each of these cores, pinned there."""
-    loop = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-    loops = [subprocess.Popen([sys.executable, "-c", loop, str(core)]) for core in cores]
+    loop = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nprint(flush=True)\n"
+    command = [sys.executable, "-c", loop + "while True: pass"]
+    loops = [subprocess.Popen([*command, str(core)], stdout=subprocess.PIPE) for core in cores]
     try:
+        for each in loops:  # until it runs
+            assert each.stdout is not None
+            each.stdout.readline()
         yield
     finally:
         for each in loops:

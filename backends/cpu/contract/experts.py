@@ -61,7 +61,8 @@ def _round(hidden: str) -> tuple[Parameter, ...]:
     )
 
 
-def _down(weight: str) -> tuple[Parameter, ...]:
+def _down(*types: str) -> tuple[Parameter, ...]:
+    weight = types[-1]
     return (
         Memory("hidden", "f32", lambda n: _slots(n) * n.I),
         Memory("ids", "i32", _slots),
@@ -112,7 +113,7 @@ EXPERTS = (
     *rules_of("experts_round", ("f8",), _round, chunks=_slots, demands=(_COUNTED,)),
     *rules_of(
         "experts_down",
-        ("f32", "bf16", "f8", "s8"),
+        ("f32", "bf16", "f8", "s8", "bf16 s8"),
         _down,
         chunks=_chunks_of(lambda n: n.D),
         scratch_bytes=_scratch(1),

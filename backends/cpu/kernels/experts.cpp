@@ -48,7 +48,8 @@ template <typename X, typename W> void experts_gate_up(void **params, Team *team
   }
 }
 
-template <typename W> void experts_down(void **params, Team *team) {
+template <typename W, typename X = Listed<float>>
+void experts_down(void **params, Team *team) {
   const float *hidden = pointer<float>(params, 0);
   const int32_t *ids = pointer<int32_t>(params, 1);
   float *made = pointer<float>(params, 4);
@@ -64,9 +65,9 @@ template <typename W> void experts_down(void **params, Team *team) {
     int64_t held = slots_of(ids, rows * choices, (int32_t)expert, slots);
     Tiles<W> own = w.matrix(expert, num_tiles);
     for (int64_t r = 0; r < held; r += ROW_BLOCK)
-      columns_of(Listed<float>{hidden, count, slots + r}, smaller(ROW_BLOCK, held - r), own, count,
-                 columns, first, smaller(GROUP, num_tiles - first),
-                 Places<float>{made, columns, slots + r}, room);
+      columns_of(X{hidden, count, slots + r}, smaller(ROW_BLOCK, held - r), own, count, columns,
+                 first, smaller(GROUP, num_tiles - first), Places<float>{made, columns, slots + r},
+                 room);
   }
 }
 
@@ -105,13 +106,15 @@ KERNEL_OF(experts_gate_up_q8_f8, experts_gate_up<f8, f8>)
 // Parameters: hidden, ids, num_rows, T, choices, I, whether scales are powers of two.
 KERNEL_OF(experts_round_f8, experts_round)
 
-// made [T * choices, D] = hidden . down of each slot's expert, in f32; weight [E][D, I]. By its type.
+// made [T * choices, D] = hidden . down of each slot's expert, in f32; weight [E][D, I]. By its type;
+// bf16_s8 is int8 in a model of bf16.
 // Parameters: hidden, ids, weight, its scales or null, made, num_rows, T, choices, E, I, D.
 // Scratch: a Room, then a list of T * choices + 1.
 KERNEL_OF(experts_down_f32, experts_down<float>)
 KERNEL_OF(experts_down_bf16, experts_down<bf16>)
 KERNEL_OF(experts_down_f8, experts_down<f8>)
 KERNEL_OF(experts_down_s8, experts_down<s8>)
+KERNEL_OF(experts_down_bf16_s8, experts_down<s8, ListedInBf16>)
 
 extern "C" {
 

@@ -141,7 +141,7 @@ inline __attribute__((always_inline)) void block(X x, Tiles<W> w, int64_t count,
 }
 
 template <int R, int V, typename X, typename W>
-void tiles(X x, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles, bool adds) {
+void tiles(X x, W w, int64_t count, Places<float> out, int64_t num_tiles, bool adds) {
   int64_t t = 0;
   for (; t + V <= num_tiles; t += V)
     block<R, V>(x, w.from(t, 0), count, out, t * TILE, adds);
@@ -150,7 +150,7 @@ void tiles(X x, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles,
 }
 
 template <typename X, typename W>
-void all_rows(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, int64_t num_tiles,
+void all_rows(X x, int64_t rows, W w, int64_t count, Places<float> out, int64_t num_tiles,
               bool adds) {
   for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
     X from = x.behind(r);
@@ -214,6 +214,12 @@ template <typename X, typename W>
 void multiply_pairs(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out,
                     int64_t num_tiles, Room *room, bool adds);
 
+// Whether such rows meet such weights in whole numbers (`integers.h`).
+template <typename X, typename W> constexpr bool IN_INTEGERS = false;
+template <typename X, typename W>
+void multiply_integers(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out,
+                       int64_t num_tiles, Room *room, bool adds);
+
 // out [rows, 16 tiles] = x [rows, count] . w, up to ROW_BLOCK rows and 4 tiles, or that added to
 // out. A number is the same in a copy, so the bits are, too.
 template <typename X, typename W>
@@ -223,16 +229,19 @@ void multiply(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out, i
     multiply_pairs(x, rows, w, count, out, num_tiles, room, adds);
     return;
   }
-  for (int64_t k = 0; k < count; k += K_BLOCK) {
-    int64_t held = smaller(K_BLOCK, count - k);
-    auto from = as_f32(x, rows, k, held, room->x);
-    Tiles<W> here = w.from(0, k);
-    if (copied(w, rows))
-      all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles,
-               adds || k > 0);
-    else
-      all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
-  }
+  if constexpr (IN_INTEGERS<X, W>)
+    multiply_integers(x, rows, w, count, out, num_tiles, room, adds);
+  else
+    for (int64_t k = 0; k < count; k += K_BLOCK) {
+      int64_t held = smaller(K_BLOCK, count - k);
+      auto from = as_f32(x, rows, k, held, room->x);
+      Tiles<W> here = w.from(0, k);
+      if (copied(w, rows))
+        all_rows(from, rows, as_f32(here, held, num_tiles, room->w), held, out, num_tiles,
+                 adds || k > 0);
+      else
+        all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
+    }
   if constexpr (requires { w.of_sums(0); })
     for (int64_t r = 0; r < rows; r++)
       for (int64_t n = 0; n < num_tiles * TILE; n += LANES)

@@ -40,8 +40,22 @@ template <> struct Tiles<s8> {
   vf of_sums(int64_t n) const { return load(scales + n); } // of LANES columns from n on
 };
 
+// Rows of f32 in a model that computes in bf16.
+struct ListedInBf16 {
+  const float *first;
+  int64_t row;
+  const int32_t *list;
+  const float *operator[](int64_t r) const { return first + list[r] * row; }
+};
+
+template <> constexpr bool IN_INTEGERS<Rows<bf16>, s8> = true;
+template <> constexpr bool IN_INTEGERS<Listed<bf16>, s8> = true;
+template <> constexpr bool IN_INTEGERS<ListedInBf16, s8> = true;
+
 template <> inline Tiles<s8> packed<s8>(void **params, int index, int64_t count) {
   return {pointer<s8>(params, index), count * TILE, TILE, pointer<float>(params, index + 1)};
 }
 
 } // namespace
+
+#include "integers.h"

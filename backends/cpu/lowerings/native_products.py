@@ -14,6 +14,7 @@ from lostwax.backends.cpu.lowerings.native_calls import (
     num_rows,
     of_types,
     symbol,
+    type_name,
 )
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
@@ -116,6 +117,10 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     tokens, choices = match.shape("ids")
     experts, inter, dim = match.shape("gate")
     rows, a_list = num_rows(match), 4 * (tokens * choices + 1)
+    # The f32 rows of a bf16 model meet int8 in whole numbers, as x does; those of another in f32.
+    names = (
+        "x down" if (type_name(match, "x"), type_name(match, "down")) == ("bf16", "s8") else "down"
+    )
     return (
         native(
             match, name, symbol("experts_gate_up", match, "x gate"), x, ids, match.view("gate"),
@@ -125,7 +130,7 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         ),
         *_rounded(match, name, hidden, ids, rows),
         native(
-            match, name, symbol("experts_down", match, "down"), hidden, ids, match.view("down"),
+            match, name, symbol("experts_down", match, names), hidden, ids, match.view("down"),
             scale_view(match, "down"), made, rows, tokens, choices, experts, inter, dim,
             scratch_bytes=ROOM_BYTES + a_list,
         ),
