@@ -6,7 +6,8 @@ Satisfies `lostwax.server.engine.runtime.Ticket`. Knows no program, no batch and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from lostwax.backends.runtime.driver import Mark
 from lostwax.backends.runtime.mask_gate import MaskGate, Masks
@@ -17,16 +18,14 @@ class StepBefore(RuntimeError):
     """A step that was submitted before this one failed, so that this one saw what it left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A step that is enqueued: `read` gives its result once `mark` has passed."""
 
     mark: Mark
     read: Callable[[], StepResult]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A step whose body is enqueued; `finish` enqueues the rest, over the masks of its rows."""
 
     finish: Callable[[Masks], Started]
