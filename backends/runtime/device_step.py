@@ -46,6 +46,8 @@ class _Result:
     def __init__(self, place: dict[str, Any], plan: StepPlan, picking: int) -> None:
         self._place = place
         self._plan = plan
+        self.num_logits = plan.num_logits
+        """Rows whose logits are wanted."""
         self.picking = picking
         """Sequences that pick."""
         self._found: StepResult | None = None
@@ -59,7 +61,7 @@ class _Result:
             program, head = self.programs
             self._found = StepResult(program=program, head=head)
             for name in names:
-                setattr(self._found, name, self._place[name][: self._plan.num_logits].tolist())
+                setattr(self._found, name, self._place[name][: self.num_logits].tolist())
             if self._plan.drafts:
                 drafts = self._place["drafts"][: self.picking, : self._plan.drafts]
                 self._found.drafts = drafts.tolist()
@@ -122,7 +124,7 @@ class DeviceStep:
         self._send_state(plan)
         result = _Result(self._results[number], plan, picking)
         body, head = stages[0]
-        result.programs = body.name, head.name if plan.num_logits else ""
+        result.programs = body.name, head.name if result.num_logits else ""
         body.replay()
         if not plan.masked:
             return self._finish(stages, plan, result)
@@ -136,9 +138,8 @@ class DeviceStep:
 
     def _finish(self, stages: Sequence[BoundStage], plan: StepPlan, result: _Result) -> Started:
         """Enqueue what stands behind the body."""
-        (_, head), *drafts = stages
-        _replay_head(head, plan.num_logits)
-        for draft, *heads in drafts:
+        _replay_head(stages[0][1], result.num_logits)
+        for draft, *heads in stages[1:]:
             draft.replay()
             for each in heads:
                 _replay_head(each, result.picking)

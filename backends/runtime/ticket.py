@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from lostwax.backends.runtime.driver import Mark
-from lostwax.backends.runtime.mask_gate import MaskGate, Masks
+from lostwax.backends.runtime.mask_gate import NO_GATE, MaskGate, Masks
 from lostwax.ir.contract.step import StepResult
 
 
@@ -44,13 +44,13 @@ class StepTicket:
         before: StepTicket | None,
         start: Callable[[], Started | Held],
         fail: Callable[[], None] = lambda: None,
-        gate: MaskGate | None = None,
+        gate: MaskGate = NO_GATE,
     ) -> None:
         assert before is None or not before.waits, "the step before waits for masks"
         # A ticket that can fail no follower is let go of, or all there ever were would be kept.
         self._before = before if before is not None and before._can_fail_followers else None
         self._fail = fail
-        self._gate = gate or MaskGate(0, 0)
+        self._gate = gate
         self._held: Held | None = None
         self._started: Started | None = None
         self._outcome: StepResult | Exception | None = None
