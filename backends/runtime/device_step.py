@@ -19,7 +19,7 @@ from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.driver import Driver, Mark
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
-from lostwax.backends.runtime.pack_plan import pack_plan
+from lostwax.backends.runtime.pack_plan import PlanPacker
 from lostwax.backends.runtime.replay_step import BoundStage
 from lostwax.backends.runtime.sequence_writer import SequenceWriter
 from lostwax.backends.runtime.state_table import StateTable
@@ -96,6 +96,7 @@ class DeviceStep:
             for box in (SENT_BOX, RESULT_BOX)
         )
         self._results = [_results_in(place, layout) for place in results]
+        self._packer = PlanPacker(layout)
         self._unread: deque[_Result] = deque()
         self._turn = 0
         self._is_out_of_turn = False
@@ -120,7 +121,7 @@ class DeviceStep:
         self._is_out_of_turn = True  # until all of it is enqueued
         self._free_a_place()
         number = self._turn % PLACES
-        picking = pack_plan(plan, self._layout, self._sent[number])
+        picking = self._packer.pack(plan, self._sent[number])
         self._send_state(plan)
         result = _Result(self._results[number], plan, picking)
         body, head = stages[0]

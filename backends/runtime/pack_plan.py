@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
+
 from lostwax.backends.runtime.step_rows import masks_of
 from lostwax.ir.contract.step_layout import HEADER_SIZE, StepLayout
 from lostwax.ir.contract.step_plan import Span, StepPlan
@@ -18,14 +20,42 @@ class Misplanned(ValueError):
     """A plan that the contract allows and kernels do not take."""
 
 
+class PlanPacker:
+    """Writes one plan after another. Decode steps of the same sequences differ in nothing that is
+    written: the numbers of the last plan are kept."""
+
+    def __init__(self, layout: StepLayout) -> None:
+        self._layout = layout
+        self._said: tuple[object, ...] = ()
+        """All that the last plan's numbers follow from."""
+        self._numbers: Any = np.empty(0, np.int32)
+        self._picking = 0
+
+    def pack(self, plan: StepPlan, out: Any) -> int:
+        """Write a plan as `pack_plan` does."""
+        said = (
+            plan.entry, plan.seqs, plan.counts, plan.tokens, plan.logits, plan.scored,
+            plan.targets, plan.masked, plan.drafts, plan.behind,
+        )  # fmt: skip
+        if said != self._said:
+            numbers, self._picking = _numbers_of(plan, self._layout)
+            self._numbers, self._said = np.array(numbers, np.int32), said
+        out[: len(self._numbers)] = self._numbers
+        return self._picking
+
+
 def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> int:
     """Write the plan into its place, i32 `out`; return how many sequences pick.
 
     A step without logit rows gets one that picks nothing: what accepts rows stands behind a head.
     Raises Misplanned where more rows of a sequence pick than tokens can follow.
     """
-    # Lists, and one copy of them: most arrays have few numbers, and a call of numpy's takes 1 to
-    # 5 us whatever it does.
+    return PlanPacker(layout).pack(plan, out)
+
+
+def _numbers_of(plan: StepPlan, layout: StepLayout) -> tuple[list[int], int]:
+    """What is written of a plan, and how many sequences pick."""
+    # Lists: most arrays have few numbers, and a call of numpy's takes 1 to 5 us whatever it does.
     q_starts = [0, *accumulate(plan.counts)]
     logit_rows, targets = _rows(plan.logits), [_NONE] * plan.num_logits
     for row, target in zip(_rows(plan.scored), plan.targets, strict=True):
@@ -54,8 +84,7 @@ def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> int:
     masks = masks_of(plan, num_logits).tolist() if plan.masked else [_NONE] * num_logits
     values += (*logit_rows, *owners, *targets, *masks)  # in the order of BY_LOGIT
     values += plan.tokens
-    out[: len(values)] = values
-    return len(picks) - picks.count(0)
+    return values, len(picks) - picks.count(0)
 
 
 def _rows(spans: Sequence[Span]) -> list[int]:
