@@ -56,6 +56,7 @@ class BoundProgram:
 
     def __init__(self, program: Program, memory: Memory, driver: Driver, captured: bool) -> None:
         self.program = program
+        self.name = program.name
         is_head = program.segment in HEADS
         inputs = memory.head_inputs if is_head else memory.body_inputs
         self.step = StepBuffers(program.segment, program.bucket, inputs)
@@ -87,7 +88,7 @@ class BoundProgram:
             raise
         except (*DAMAGE, RuntimeError) as error:
             raise LaunchFailed(
-                f"{self._names[-1]} cannot be launched in program {self.program.name}:"
+                f"{self._names[-1]} cannot be launched in program {self.name}:"
                 f" {reason(error)}; {_REMEDY}"
             ) from error
 
@@ -100,7 +101,7 @@ class BoundProgram:
             raise
         except RuntimeError as error:  # of the device, which fails behind the launch
             raise LaunchFailed(
-                f"program {self.program.name} cannot be captured: {reason(error)}; {_REMEDY}"
+                f"program {self.name} cannot be captured: {reason(error)}; {_REMEDY}"
             ) from error
 
     def _sequence(self) -> Iterator[tuple[Call | None, tuple[Launch, ...]]]:
@@ -118,8 +119,7 @@ class BoundProgram:
                 done += count
         except (*DAMAGE, RuntimeError) as error:
             raise LaunchFailed(
-                f"{self._names[done]} failed in program {self.program.name}: {reason(error)};"
-                f" {_REMEDY}"
+                f"{self._names[done]} failed in program {self.name}: {reason(error)}; {_REMEDY}"
             ) from error
         if not self._has_run:
             self._require_unmoved()
@@ -130,7 +130,7 @@ class BoundProgram:
         for view, place in self._places:
             if view.shape[:1] != (-1,) and tuple(place.shape) != view.shape:
                 raise LaunchFailed(
-                    f"a launch of program {self.program.name} gives {list(place.shape)} where"
+                    f"a launch of program {self.name} gives {list(place.shape)} where"
                     f" {list(view.shape)} are planned; recompile the artifact"
                 )
 

@@ -19,7 +19,7 @@ from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.driver import Driver, Mark
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
-from lostwax.backends.runtime.pack_plan import pack_plan
+from lostwax.backends.runtime.pack_plan import PlanPacker
 from lostwax.backends.runtime.replay_step import BoundStage
 from lostwax.backends.runtime.sequence_writer import SequenceWriter
 from lostwax.backends.runtime.state_table import StateTable
@@ -43,10 +43,11 @@ _FLOATS = ("logprobs", "target_logprobs", "top_logprobs")
 class _Result:
     """A step's results, read out of its place once, when they are asked for or the place is."""
 
-    def __init__(self, place: Any, layout: StepLayout, plan: StepPlan, picking: int) -> None:
+    def __init__(self, place: dict[str, Any], plan: StepPlan, picking: int) -> None:
         self._place = place
-        self._layout = layout
         self._plan = plan
+        self.num_logits = plan.num_logits
+        """Rows whose logits are wanted."""
         self.picking = picking
         """Sequences that pick."""
         self._found: StepResult | None = None
@@ -60,15 +61,11 @@ class _Result:
             program, head = self.programs
             self._found = StepResult(program=program, head=head)
             for name in names:
-                setattr(self._found, name, self._rows(name).tolist())
+                setattr(self._found, name, self._place[name][: self.num_logits].tolist())
             if self._plan.drafts:
-                drafts = self._layout.drafts_of(self._place, self.picking)
-                self._found.drafts = drafts[:, : self._plan.drafts].tolist()
+                drafts = self._place["drafts"][: self.picking, : self._plan.drafts]
+                self._found.drafts = drafts.tolist()
         return self._found
-
-    def _rows(self, name: str) -> Any:
-        found = self._layout.rows_of(self._place, name, self._plan.num_logits)
-        return found.view(np.float32) if name in _FLOATS else found
 
 
 class DeviceStep:
@@ -94,10 +91,12 @@ class DeviceStep:
         self._state = state
         self._driver = driver
         self._plan = memory.states[PLAN]
-        self._sent, self._results = (
+        self._sent, results = (
             driver.memory.array(memory.states[box]).view(np.int32).reshape(PLACES, -1)
             for box in (SENT_BOX, RESULT_BOX)
         )
+        self._results = [_results_in(place, layout) for place in results]
+        self._packer = PlanPacker(layout)
         self._unread: deque[_Result] = deque()
         self._turn = 0
         self._is_out_of_turn = False
@@ -122,11 +121,11 @@ class DeviceStep:
         self._is_out_of_turn = True  # until all of it is enqueued
         self._free_a_place()
         number = self._turn % PLACES
-        picking = pack_plan(plan, self._layout, self._sent[number])
+        picking = self._packer.pack(plan, self._sent[number])
         self._send_state(plan)
-        result = _Result(self._results[number], self._layout, plan, len(picking))
+        result = _Result(self._results[number], plan, picking)
         body, head = stages[0]
-        result.programs = body.program.name, head.program.name if plan.num_logits else ""
+        result.programs = body.name, head.name if result.num_logits else ""
         body.replay()
         if not plan.masked:
             return self._finish(stages, plan, result)
@@ -140,15 +139,17 @@ class DeviceStep:
 
     def _finish(self, stages: Sequence[BoundStage], plan: StepPlan, result: _Result) -> Started:
         """Enqueue what stands behind the body."""
-        (_, head), *drafts = stages
-        _replay_head(head, plan.num_logits)
-        for draft, *heads in drafts:
+        _replay_head(stages[0][1], result.num_logits)
+        for draft, *heads in stages[1:]:
             draft.replay()
             for each in heads:
                 _replay_head(each, result.picking)
-        seqs = np.array(plan.seqs)
-        ends = plan.ends if self._lengths is None else self._lengths[seqs]
-        self._state.fields["length"][seqs] = ends
+        lengths = self._state.fields["length"]
+        if self._lengths is None:
+            for seq, end in zip(plan.seqs, plan.ends, strict=True):
+                lengths[seq] = end
+        else:
+            lengths[:] = self._lengths  # all of them: cheaper than to say which have changed
         result.mark = self._driver.mark()
         self._unread.append(result)
         self._turn += 1
@@ -181,6 +182,13 @@ class DeviceStep:
             listed = [(new.seq, new.index, new.page) for new in plan.new_pages]
             self._writer.pages(*np.array(listed, np.int64).T)
         self._writer.send()
+
+
+def _results_in(place: Any, layout: StepLayout) -> dict[str, Any]:
+    """Each result's rows in a place, i32, of as many as a step may have, and the drafts."""
+    found = {name: layout.rows_of(place, name, layout.max_rows) for name in RESULT_WIDTHS}
+    found |= {name: found[name].view(np.float32) for name in _FLOATS}
+    return found | {"drafts": layout.drafts_of(place, layout.max_reqs)}
 
 
 def _replay_head(head: BoundProgram, count: int) -> None:

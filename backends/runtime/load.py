@@ -28,7 +28,7 @@ from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.host_pages import HostPages
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import load_weights
-from lostwax.backends.runtime.mask_gate import MaskGate, Masks
+from lostwax.backends.runtime.mask_gate import NO_GATE, MaskGate, Masks
 from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.memory import Buffer
 from lostwax.backends.runtime.ranks import Ranks
@@ -153,11 +153,13 @@ class Runtime:
             raise StepError(f"the {plan.entry} step is refused: {refusal}")
 
         def start() -> Started | Held:
-            self.ranks.tell(tuple(tuple(ref.file for ref in stage) for stage in stages), plan)
+            self.ranks.tell(stages, plan)
             begun = self._replay(stages, plan)
             return self._told(begun) if isinstance(begun, Held) else begun
 
-        gate = MaskGate(plan.num_masked, self.limits.vocab_size)
+        gate = NO_GATE
+        if plan.masked:
+            gate = MaskGate(plan.num_masked, self.limits.vocab_size)
         self._last = StepTicket(self._last, start, self.ranks.fail, gate)
         return self._last
 

@@ -48,6 +48,10 @@ class MaskGate:
             )
 
 
+NO_GATE = MaskGate(0, 0)
+"""Of all steps in which no row waits: it never changes."""
+
+
 def _require_form(masks: Any, count: int, vocab_size: int) -> None:
     """Raise MaskError unless these are `count` masks, each of which allows an id."""
     shape = (count, mask_words(vocab_size))

@@ -6,12 +6,14 @@ Tells steps as bytes (never torch's object collectives: those pickle). Knows no 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from lostwax.backends.runtime.mask_gate import Masks
+from lostwax.backends.runtime.step_programs import Stage
 from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.step_plan import StepPlan
 
@@ -74,12 +76,13 @@ class Ranks:
                 "the ranks loaded different artifacts or numbers of pages; give all the same"
             )
 
-    def tell(self, stages: tuple[tuple[str, ...], ...], plan: StepPlan) -> None:
+    def tell(self, stages: Sequence[Stage], plan: StepPlan) -> None:
         """On rank 0: let the others run this step too. Raises RankError after a failed step."""
         if self._control is None:
             return
         self._require_in_step()
-        self._send(msgspec.msgpack.encode(Told(stages, plan)))
+        files = tuple(tuple(ref.file for ref in stage) for stage in stages)
+        self._send(msgspec.msgpack.encode(Told(files, plan)))
 
     def _require_in_step(self) -> None:
         if self._failed:

@@ -41,9 +41,9 @@ class StepReplay:
         """Run the head of a step whose body has run, then the bodies and heads of its drafts."""
         main, *drafts = stages
         found = self._heads(main, rows.inputs, plan.num_logits)
-        result = StepResult(**found, program=main[0].program.name)
+        result = StepResult(**found, program=main[0].name)
         if len(main) > 1:
-            result.head = main[1].program.name
+            result.head = main[1].name
         rows.advance(self._agreed(result.ids))
         if rows.counted is not None:
             self._counts.add(*rows.counted)

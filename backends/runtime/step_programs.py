@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lostwax.ir.contract.artifact import ProgramRef
-from lostwax.ir.contract.program import Entry, Head, StepFacts
+from lostwax.ir.contract.program import Entry, Head, Segment, StepFacts
 from lostwax.ir.contract.step_plan import StepPlan
 
 Stage = tuple[ProgramRef, ...]
@@ -38,7 +38,9 @@ class StepPrograms:
 
     def __init__(self, programs: Sequence[ProgramRef], limits: RuntimeLimits, least: int) -> None:
         """At least `least` rows get a head: where it ends a step's body, one."""
-        self._programs = programs
+        self._of: dict[Segment, list[ProgramRef]] = {}
+        for ref in programs:
+            self._of.setdefault(ref.segment, []).append(ref)
         self._limits = limits
         self._least = least
 
@@ -64,19 +66,18 @@ class StepPrograms:
         return (body, self._head(head, num_logits)) if num_logits else (body,)
 
     def _head(self, head: Head, count: int) -> ProgramRef:
-        heads = [ref for ref in self._programs if ref.segment == head]
+        heads = self._of.get(head)
         if not heads:
             raise StepError(f"the artifact has no head {head!r}; recompile it")
         return next((ref for ref in heads if ref.bucket.rows >= count), heads[-1])
 
     def _body(self, entry: Entry, facts: StepFacts) -> ProgramRef:
         pages = -(-facts.max_kv // self._limits.page_tokens)
-        for ref in self._programs:
+        for ref in self._of.get(entry, ()):
             b = ref.bucket
             if (
-                ref.segment == entry
-                and facts.total_q <= b.tokens
-                and (ref.segment != "decode" or facts.max_q <= b.rows_a_req)
+                facts.total_q <= b.tokens
+                and (entry != "decode" or facts.max_q <= b.rows_a_req)
                 and facts.num_reqs <= b.reqs
                 and pages <= b.pages
                 and ref.guard.holds(facts)

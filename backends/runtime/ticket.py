@@ -6,10 +6,11 @@ Satisfies `lostwax.server.engine.runtime.Ticket`. Knows no program, no batch and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from lostwax.backends.runtime.driver import Mark
-from lostwax.backends.runtime.mask_gate import MaskGate, Masks
+from lostwax.backends.runtime.mask_gate import NO_GATE, MaskGate, Masks
 from lostwax.ir.contract.step import StepResult
 
 
@@ -17,16 +18,14 @@ class StepBefore(RuntimeError):
     """A step that was submitted before this one failed, so that this one saw what it left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A step that is enqueued: `read` gives its result once `mark` has passed."""
 
     mark: Mark
     read: Callable[[], StepResult]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A step whose body is enqueued; `finish` enqueues the rest, over the masks of its rows."""
 
     finish: Callable[[Masks], Started]
@@ -45,13 +44,13 @@ class StepTicket:
         before: StepTicket | None,
         start: Callable[[], Started | Held],
         fail: Callable[[], None] = lambda: None,
-        gate: MaskGate | None = None,
+        gate: MaskGate = NO_GATE,
     ) -> None:
         assert before is None or not before.waits, "the step before waits for masks"
         # A ticket that can fail no follower is let go of, or all there ever were would be kept.
         self._before = before if before is not None and before._can_fail_followers else None
         self._fail = fail
-        self._gate = gate or MaskGate(0, 0)
+        self._gate = gate
         self._held: Held | None = None
         self._started: Started | None = None
         self._outcome: StepResult | Exception | None = None

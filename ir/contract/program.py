@@ -131,7 +131,7 @@ class Linear(msgspec.Struct, frozen=True):
 
     def holds(self, facts: StepFacts) -> bool:
         """Whether the step's facts satisfy the inequality."""
-        return sum(c * getattr(facts, f) for f, c in self.coefficients.items()) <= self.bound
+        return sum([c * getattr(facts, f) for f, c in self.coefficients.items()]) <= self.bound
 
     def __str__(self) -> str:
         terms = [f if c == 1 else f"{c}*{f}" for f, c in sorted(self.coefficients.items())]
@@ -151,7 +151,7 @@ class Guard(msgspec.Struct, frozen=True):
 
     def holds(self, facts: StepFacts) -> bool:
         """Whether a step with these facts may run a program under this guard."""
-        return all(t.holds(facts) for t in self.terms)
+        return all([t.holds(facts) for t in self.terms])
 
     def refusal(self) -> str:
         """Why the host cannot decide this guard, empty where it can.

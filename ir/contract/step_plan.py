@@ -82,19 +82,19 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def num_logits(self) -> int:
         """Rows whose logits are wanted."""
-        return sum(count for _, count in self.logits)
+        return sum([count for _, count in self.logits])
 
     @property
     def num_masked(self) -> int:
         """Rows that wait for a mask."""
-        return sum(count for _, count in self.masked)
+        return sum([count for _, count in self.masked])
 
     @property
     def num_picking(self) -> int:
         """Sequences that pick an output."""
         if self.entry == "decode":
             return len(self.seqs)
-        return self.num_logits - sum(count for _, count in self.scored)
+        return self.num_logits - sum([count for _, count in self.scored])
 
     @property
     def facts(self) -> StepFacts:
