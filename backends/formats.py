@@ -25,9 +25,8 @@ class Formats:
 
     `activations` never names int8: where a target has no fp8, `assign` rounds to that.
     `fp8`: the encoding of fp8 weights and activations, None for the target's own. `kv_b`: how that
-    weight is held, None for bf16 on targets with blocks of threads, whose matrix units then take it
-    as it lies (33 MB a layer of DeepSeek-V3.2 instead of 17), and as stored elsewhere. Where the
-    target's kernels read the parts of cached rows apart, so they lie if `kv` is not said.
+    weight is held, None for the target's own choice (`_kv_b`). Where the target's kernels read the
+    parts of cached rows apart, so they lie if `kv` is not said.
     """
 
     kv: str = "model"
@@ -69,7 +68,7 @@ class Formats:
         return AssignFormatsPass(
             dtype=dtype,
             weights=weights,
-            kv_b=self.kv_b or ("dequantised" if target.shared_memory_bytes else "stored"),
+            kv_b=self.kv_b or _kv_b(dtype, weights, target),
             fp8=self.fp8 or target.fp8_encoding or "f8E4M3FN",
             kv=kv,
             kv_scale=self.kv_scale,
@@ -77,6 +76,14 @@ class Formats:
             index_pages=self.index_pages,
             activations=activations,
         )
+
+
+def _kv_b(dtype: str, weights: str, target: Target) -> str:
+    """How kv_b is held: on devices plain, whose matrix units take it as it lies (33 MB a layer of
+    DeepSeek-V3.2 instead of 17). On the host as others are, but for e4m3 beside bf16: there a
+    kernel that decodes it takes as long as one that reads bf16 (`backends/cpu/README.md`)."""
+    is_cheap = weights == "int8" or dtype == "f32"
+    return "stored" if target.host_memory and is_cheap else "dequantised"
 
 
 def lacks_fp8(target: Target) -> bool:

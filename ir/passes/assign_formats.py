@@ -19,9 +19,9 @@ from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
 from lostwax.ir.contract.cache_layout import in_encoding
-from lostwax.ir.dialects.core import AddOp
+from lostwax.ir.dialects.dsa import IndexLogitsOp
 from lostwax.ir.dialects.mla import AttendOp
-from lostwax.ir.dialects.moe import ExpertsOp
+from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
 from lostwax.ir.dialects.quant import LinearOp
 from lostwax.ir.passes.activation_formats import quantise_activations
 from lostwax.ir.passes.cache_formats import set_caches
@@ -82,19 +82,19 @@ def _is_absorbed(argument: SSAValue) -> bool:
 
 
 def _is_product(argument: SSAValue) -> bool:
-    """Whether it is a weight of experts, or of a product that makes no logits: what the official
-    checkpoint stores in fp8, and the MTP layer's projection."""
-    return any(
+    """Whether it is a weight of experts, an attention's kv_b, or a product's whose result is more
+    than a choice: what the official checkpoint stores in fp8, the MTP layer's projection and the
+    head."""
+    return _is_absorbed(argument) or any(
         (isinstance(op, ExpertsOp) and argument in (op.gate, op.up, op.down))
-        or (isinstance(op, LinearOp) and op.weight is argument and not _makes_logits(op))
+        or (isinstance(op, LinearOp) and op.weight is argument and not _chooses(op))
         for op in (use.operation for use in argument.uses)
     )
 
 
-def _makes_logits(op: LinearOp) -> bool:
-    """f32 that is no part of a sum: of the router, the indexer's heads or the vocabulary."""
-    is_f32 = op.out.type.dtype_name == "f32"
-    return is_f32 and not any(isinstance(use.operation, AddOp) for use in op.out.uses)
+def _chooses(op: LinearOp) -> bool:
+    """Of the router or the indexer's heads: what it gives chooses experts or positions."""
+    return any(isinstance(use.operation, RouteOp | IndexLogitsOp) for use in op.out.uses)
 
 
 def _columns(kind: TensorType) -> int:
@@ -140,9 +140,9 @@ class AssignFormatsPass(ModulePass):
     `weights`: `model` leaves to the dtype how those are held that are stored as fp8: in f32
     dequantised, else as stored. `stored`, `dequantised`: so with either dtype; `kv_b=dequantised`
     makes only the attention's kv_b plain, whose input is never rounded. `int8`: products' weights
-    become si8 with a scale a row, whatever they are stored as, but kv_b plain; with
-    `activations=int8` only those that are stored as fp8, and what they multiply is rounded to si8
-    with a scale a token.
+    and kv_b become si8 with a scale a row, whatever they are stored as; with `activations=int8`
+    only those that are stored as fp8, but kv_b plain, and what they multiply is rounded to si8 with
+    a scale a token.
 
     `fp8`: the encoding in which fp8 weights are held, activations rounded and caches written.
     `kv`: layout of the latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and
@@ -192,7 +192,7 @@ class AssignFormatsPass(ModulePass):
             PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]  # the walker makes new ones
         encoding = INT8 if self.weights == "int8" else self.fp8
-        keep_kv_b = self.weights != "int8" and self.kv_b == "stored"
+        keep_kv_b = self.kv_b == "stored" and self.activations != "int8"
         for function, weights in zip(functions, held, strict=True):
             _hold_scaled(function, weights, encoding, keep_kv_b)
         for function in functions:

@@ -30,11 +30,13 @@ def kv_b_of(dtype: str) -> tuple[Parameter, Parameter]:
         return n.H * (n.nope + n.value)
 
     def scales(n: Numbers) -> int:
+        if dtype == "s8":
+            return rows(n)
         return parts(rows(n), SCALED) * parts(n.latent, SCALED)
 
     return (
         Memory("kv_b", dtype, lambda n: rows(n) * n.latent),
-        Memory("kv_b_scales", "f32", scales) if dtype == "f8" else Nothing("kv_b_scales"),
+        Memory("kv_b_scales", "f32", scales) if dtype in ("f8", "s8") else Nothing("kv_b_scales"),
     )
 
 
@@ -96,7 +98,7 @@ def _write_heads(kv_b: str, out: str) -> tuple[Parameter, ...]:
 ATTENTION = (
     *rules_of(
         "absorb",
-        ("f32 f32", "f32 f8", "bf16 bf16", "bf16 f8"),
+        ("f32 f32", "f32 f8", "f32 s8", "bf16 bf16", "bf16 f8", "bf16 s8"),
         _absorb,
         chunks=_chunks_of(lambda n: n.latent + n.rope),
         scratch_bytes=lambda n: ROOM_BYTES,
@@ -109,14 +111,14 @@ ATTENTION = (
         scratch_bytes=lambda n: (4 * HEADS + 8) * n.K,
         demands=(
             Demand(
-                "K <= P * page_tokens where nothing is selected",
+                "K <= P * page_tokens where there is no selection",
                 lambda n: bool(n.selection) or n.P * n.page_tokens >= n.K,
             ),
         ),
     ),
     *rules_of(
         "write_heads",
-        ("f32 f32", "bf16 bf16", "f8 bf16", "f8 f32"),
+        ("f32 f32", "bf16 bf16", "f8 bf16", "f8 f32", "s8 bf16", "s8 f32"),
         _write_heads,
         chunks=_chunks_of(lambda n: n.value),
         demands=(

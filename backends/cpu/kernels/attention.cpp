@@ -131,6 +131,8 @@ inline __attribute__((always_inline)) void dot_block(const float *x, int64_t x_r
       float sum = sum_of(sums[r][n]);
       for (int64_t j = i; j < w.count; j++)
         sum += x[r * x_row + j] * w.one(n, j);
+      if constexpr (requires { w.of_sums(0); })
+        sum *= w.of_sums(n);
       store(out + r * out_row + n, sum);
     }
 }
@@ -188,13 +190,51 @@ inline void all_heads(L form, int64_t held, const typename L::Place *const *cach
   }
 }
 
-// Rows of kv_b [H, nope + value, latent] as tiles of its columns: parameters `index` and on.
-template <typename W> inline Tiles<W> keys_of(void **params, int index, int64_t latent) {
-  return {pointer<W>(params, index), TILE, latent};
+// Int8 whose scales are not of a product's columns.
+struct code : s8 {};
+
+// Rows whose numbers are multiplied by the scales of those of a weight that they meet.
+template <typename T> struct Weighted {
+  Rows<T> values;
+  const float *scales;
+  Weighted behind(int64_t r) const { return {values.behind(r), scales}; }
+};
+template <typename T> inline float one(Rows<T> x, int64_t r, int64_t i) { return wide(x[r][i]); }
+template <typename T> inline float one(Weighted<T> x, int64_t r, int64_t i) {
+  return one(x.values, r, i) * x.scales[i];
 }
-template <> inline Tiles<f8> keys_of<f8>(void **params, int index, int64_t latent) {
+
+template <typename T>
+Rows<float> as_f32(Weighted<T> x, int64_t rows, int64_t k, int64_t count, float *room) {
+  for (int64_t r = 0; r < rows; r++) {
+    float *to = room + r * K_BLOCK;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+      store(to + i, load(x.values[r] + k + i) * load(x.scales + k + i));
+    for (; i < count; i++)
+      to[i] = one(x, r, k + i);
+  }
+  return {room, K_BLOCK};
+}
+
+// Rows of kv_b [H, nope + value, latent] as tiles of its columns: parameters `index` and on.
+template <typename W> inline auto keys_of(void **params, int index, int64_t latent) {
+  return Tiles<W>{pointer<W>(params, index), TILE, latent};
+}
+template <> inline auto keys_of<f8>(void **params, int index, int64_t latent) {
   const float *scales = pointer<float>(params, index + 1);
-  return {pointer<f8>(params, index), TILE, latent, scales, 1, parts(latent, SCALED), 0, 0};
+  return Tiles<f8>{pointer<f8>(params, index), TILE, latent, scales, 1, parts(latent, SCALED), 0, 0};
+}
+template <> inline auto keys_of<s8>(void **params, int index, int64_t latent) {
+  return Tiles<code>{pointer<code>(params, index), TILE, latent};
+}
+
+// Queries as they meet the rows of kv_b from one on.
+template <typename W, typename T> inline auto asked_of(Rows<T> q, void **params, int index, int64_t n) {
+  if constexpr (__is_same(W, s8))
+    return Weighted<T>{q, pointer<float>(params, index + 1) + n};
+  else
+    return q;
 }
 
 template <typename T, typename W> void absorb(void **params, Team *team) {
@@ -206,16 +246,18 @@ template <typename T, typename W> void absorb(void **params, Team *team) {
   int64_t nope_row = integer(params, 12), nope_head = integer(params, 13);
   int64_t pe_row = integer(params, 14), pe_head = integer(params, 15);
   float scale = number(params, 16);
-  Tiles<W> kv_b = keys_of<W>(params, 2, latent);
+  auto kv_b = keys_of<W>(params, 2, latent);
   int64_t groups = parts(width, WIDE), blocks = parts(rows, ROW_BLOCK);
   for (int64_t c; (c = take(team, heads * groups * blocks)) >= 0;) {
     int64_t row = c / (heads * groups) * ROW_BLOCK, held = smaller(ROW_BLOCK, rows - row);
     int64_t h = c / groups % heads, first = c % groups * WIDE;
     int64_t end = smaller(first + WIDE, latent), whole = first + larger(end - first, 0) / TILE * TILE;
-    const T *from = q_nope + row * nope_row + h * nope_head;
-    Tiles<W> keys = kv_b.from(0, h * (nope + value));
+    int64_t own_keys = h * (nope + value);
+    auto keys = kv_b.from(0, own_keys);
+    auto asked = asked_of<W>(Rows<T>{q_nope + row * nope_row + h * nope_head, nope_row}, params, 2,
+                             own_keys);
     float *to = q + (row * heads + h) * width;
-    multiply(Rows<T>{from, nope_row}, held, keys.from(first / TILE, 0), nope,
+    multiply(asked, held, keys.from(first / TILE, 0), nope,
              Places<float>{to + first, heads * width, nullptr}, (whole - first) / TILE,
              (Room *)team->scratch);
     for (int64_t r = 0; r < held; r++) {
@@ -223,7 +265,7 @@ template <typename T, typename W> void absorb(void **params, Team *team) {
       for (int64_t n = whole; n < end; n++) {
         own[n] = 0.0f;
         for (int64_t i = 0; i < nope; i++)
-          own[n] += wide(from[r * nope_row + i]) * keys.one(i, n);
+          own[n] += one(asked, r, i) * keys.one(i, n);
       }
       for (int64_t n = first; n < end; n++)
         own[n] *= scale;
@@ -304,6 +346,8 @@ KERNEL_OF(absorb_f32, absorb<float, float>)
 KERNEL_OF(absorb_bf16, absorb<bf16, bf16>)
 KERNEL_OF(absorb_bf16_f8, absorb<bf16, f8>)
 KERNEL_OF(absorb_f32_f8, absorb<float, f8>)
+KERNEL_OF(absorb_bf16_s8, absorb<bf16, s8>)
+KERNEL_OF(absorb_f32_s8, absorb<float, s8>)
 
 // context [T, H, latent]: attention of q over each row's selected positions [T, K], ascending and
 // then -1 (or one that the page table does not have), or, without a selection, over the first K that
@@ -323,3 +367,5 @@ KERNEL_OF(write_heads_f32, write_heads<float, float>)
 KERNEL_OF(write_heads_bf16, write_heads<bf16, bf16>)
 KERNEL_OF(write_heads_f8_bf16, write_heads<f8, bf16>)
 KERNEL_OF(write_heads_f8_f32, write_heads<f8, float>)
+KERNEL_OF(write_heads_s8_bf16, write_heads<s8, bf16>)
+KERNEL_OF(write_heads_s8_f32, write_heads<s8, float>)

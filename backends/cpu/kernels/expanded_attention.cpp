@@ -109,19 +109,29 @@ void gather(Cached<C> own, int64_t first, int64_t length, int64_t width, C *to) 
   }
 }
 
+// Of 64 cached rows what so many lines of kv_b make, [count][64].
+template <typename W, typename C>
+void made_of(Lines<W> lines, int64_t count, Tiles<C> cached, int64_t latent, float *to,
+             Room *products) {
+  multiply(lines.rows(), count, cached, latent, Places<float>{to, PANEL, nullptr}, GROUP, products);
+  if constexpr (requires { lines.of_sums(0); })
+    for (int64_t n = 0; n < count; n++)
+      for (int64_t p = n * PANEL; p < (n + 1) * PANEL; p += LANES)
+        store(to + p, load(to + p) * same(lines.of_sums(n)));
+}
+
 // Keys [nope][64] and values [64][value] of a head, whose rows of kv_b are given.
 template <typename W, typename C>
 void expand(Lines<W> kv_b, int64_t latent, int64_t nope, int64_t value, int64_t value_row,
             Expansion<C> room, Room *products) {
   Tiles<C> cached = {room.cached, TILE, PANEL};
   for (int64_t n = 0; n < nope; n += ROW_BLOCK)
-    multiply(kv_b.from(n).rows(), smaller(ROW_BLOCK, nope - n), cached, latent,
-             Places<float>{room.keys + n * PANEL, PANEL, nullptr}, GROUP, products);
+    made_of(kv_b.from(n), smaller(ROW_BLOCK, nope - n), cached, latent, room.keys + n * PANEL,
+            products);
   float *made = products->whole[0];
   for (int64_t n = 0; n < value; n += ROW_BLOCK) {
     int64_t held = smaller(ROW_BLOCK, value - n);
-    multiply(kv_b.from(nope + n).rows(), held, cached, latent, Places<float>{made, PANEL, nullptr}, GROUP,
-             products);
+    made_of(kv_b.from(nope + n), held, cached, latent, made, products);
     for (int64_t r = 0; r < held; r += LANES) {
       const float *rows[LANES];
       int64_t here = smaller(LANES, held - r);
@@ -221,10 +231,14 @@ KERNEL_OF(attend_expanded_f32, attend_expanded<float, float, float>)
 KERNEL_OF(attend_expanded_f32_f32_bf16, attend_expanded<float, float, bf16>)
 KERNEL_OF(attend_expanded_f32_f8_f32, attend_expanded<float, f8, float>)
 KERNEL_OF(attend_expanded_f32_f8_bf16, attend_expanded<float, f8, bf16>)
+KERNEL_OF(attend_expanded_f32_s8_f32, attend_expanded<float, s8, float>)
+KERNEL_OF(attend_expanded_f32_s8_bf16, attend_expanded<float, s8, bf16>)
 KERNEL_OF(attend_expanded_bf16, attend_expanded<bf16, bf16, bf16>)
 KERNEL_OF(attend_expanded_bf16_bf16_f32, attend_expanded<bf16, bf16, float>)
 KERNEL_OF(attend_expanded_bf16_f8_bf16, attend_expanded<bf16, f8, bf16>)
 KERNEL_OF(attend_expanded_bf16_f8_f32, attend_expanded<bf16, f8, float>)
+KERNEL_OF(attend_expanded_bf16_s8_bf16, attend_expanded<bf16, s8, bf16>)
+KERNEL_OF(attend_expanded_bf16_s8_f32, attend_expanded<bf16, s8, float>)
 
 // marks [T, words] of 64 bits: the positions of a selection [T, K], ascending and then -1.
 // Parameters: selection, marks, num_rows, T, K, words.

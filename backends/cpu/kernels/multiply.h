@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "numbers.h"
+#include "eight_bits.h"
 
 namespace {
 
@@ -209,6 +209,7 @@ template <typename X, typename W> constexpr bool PAIRED = false;
 #if defined(__AVX512BF16__)
 template <typename W> constexpr bool PAIRED<Rows<bf16>, W> = !IS_F32<W>;
 template <typename W> constexpr bool PAIRED<Listed<bf16>, W> = !IS_F32<W>;
+template <> constexpr bool PAIRED<Rows<s8>, bf16> = true; // exact in bf16
 #endif
 template <typename X, typename W>
 void multiply_pairs(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out,

@@ -50,13 +50,18 @@ void pair_tiles(Tiles<W> w, int64_t count, int64_t padded, int64_t num_tiles, vp
   }
 }
 
+inline void as_bf16(bf16 *to, const bf16 *from, int64_t count) {
+  __builtin_memcpy(to, from, count * sizeof(bf16));
+}
+inline void as_bf16(bf16 *to, const s8 *from, int64_t count) { copy(to, from, count); }
+
 // Rows [.., PAIR_BLOCK], 0 behind `count` and in the rows that fill up a tile of 16.
 template <typename X>
 void rows_of(X x, int64_t rows, int64_t count, int64_t padded, bf16 *to) {
   for (int64_t r = 0; r < parts(rows, TILE) * TILE; r++, to += PAIR_BLOCK) {
     int64_t held = r < rows ? count : 0;
     if (held)
-      __builtin_memcpy(to, x[r], held * sizeof(bf16));
+      as_bf16(to, x[r], held);
     for (int64_t i = held; i < padded; i++)
       to[i] = {0};
   }

@@ -3,7 +3,6 @@
 
 #pragma once
 
-#include "eight_bits.h"
 #include "multiply.h"
 
 namespace {

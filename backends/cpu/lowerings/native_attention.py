@@ -45,7 +45,8 @@ _SCALED = P.layout("cache_in", "index_paged", "index_row") & of_types("q weights
 _KEYS = Predicate(lambda match: (_SCALED if match.is_scaled("q") else _PLAIN).refusal(match))
 
 _TYPES = (
-    "f32 f32 f32 f32", "f32 f32 f8 f32", "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16",
+    "f32 f32 f32 f32", "f32 f32 f8 f32", "f32 f32 s8 f32",
+    "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16", "bf16 bf16 s8 bf16",
 )  # fmt: skip
 
 

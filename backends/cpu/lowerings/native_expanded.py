@@ -23,7 +23,10 @@ from lostwax.backends.portable.lowerings.indexer import columns
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import Launch, View
 
-_TYPES = ("f32 f32 f32 f32", "f32 f32 f8 f32", "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16")
+_TYPES = (
+    "f32 f32 f32 f32", "f32 f32 f8 f32", "f32 f32 s8 f32",
+    "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16", "bf16 bf16 s8 bf16",
+)  # fmt: skip
 
 
 def _limit(match: Match, is_dense: bool) -> int:

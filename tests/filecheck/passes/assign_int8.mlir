@@ -32,13 +32,13 @@ func.func @block(%x: !lostwax.tensor<[T, 192], bf16>, %w: !lostwax.tensor<[4, 19
   func.return %y, %z, %q : !lostwax.tensor<[T, 4], bf16>, !lostwax.tensor<[T, 6], bf16>, !lostwax.tensor<[T, 6], bf16>
 }
 
-// An attention's kv_b stays plain: its products are of values that nothing has rounded.
+// An attention's kv_b stays plain where activations are rounded: those that it meets are not.
 // CHECK-LABEL: func.func @attention(
 // CHECK-SAME: %kv_b: !lostwax.tensor<[14, 256], bf16>
 // CHECK-NOT: quant.quantise
 // CHECK: "mla.attend"(%q_nope, %q_pe, %kv_b,
 // KEEP-LABEL: func.func @attention(
-// KEEP-SAME: %kv_b: !lostwax.tensor<[14, 256], f32>
+// KEEP-SAME: %kv_b: !lostwax.tensor<[14, 256], si8, #lostwax.block_scale<1, 256, f32>>
 // FP8-LABEL: func.func @attention(
 // FP8-SAME: %kv_b: !lostwax.tensor<[14, 256], f8E4M3FN, #lostwax.block_scale<128, 128, f32>>
 func.func @attention(%latent: !lostwax.cache<"latent", N, 64, [256, 2], "bf16">, %q_nope: !lostwax.tensor<[T, 2, 4], bf16>, %q_pe: !lostwax.tensor<[T, 2, 2], bf16>, %kv_b: !lostwax.tensor<[14, 256], bf16> {lostwax.weight = "kv_b", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}, %selection: !lostwax.tensor<[T, 32], i32>, %positions: !lostwax.tensor<[T], i32>, %q_starts: !lostwax.tensor<[B + 1], i32>, %page_table: !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 6], bf16> {
