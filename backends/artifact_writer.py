@@ -106,7 +106,10 @@ def require_place(out: Path) -> None:
     out = _named(out)
     above = next(each for each in out.absolute().parents if each.exists())
     with _disk_errors(out):
-        os.rmdir(tempfile.mkdtemp(prefix=f".{out.name}{TRIAL}", dir=above))
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=f".{out.name}{TRIAL}", dir=above))
+        except FileNotFoundError as error:  # /proc says so, whatever its mode
+            raise ArtifactUnwritable(f"{above} takes no folders; give another -o") from error
 
 
 def _named(out: Path) -> Path:
