@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from lostwax.backends.runtime.error_sentence import sentence_of
+from lostwax.backends.runtime.error_sentence import described, sentence_of
 from lostwax.backends.runtime.phases import Phases
 from lostwax.ir.contract.masks import num_masks
 from lostwax.server.engine.failure_log import FailureLog
@@ -126,11 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _follow(options, log)
     except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
+        if sentence_of(error) is None:
             raise
         if rank > 0:
-            log.say(f"engine rank {rank}: {sentence}")
+            log.say(f"engine rank {rank}: {described(error)}")
         raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 
