@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, get_args
 
 from lostwax.backends.runtime.error_sentence import described, sentence_of
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.torch_extensions import torch_loading
 from lostwax.ir.contract.masks import num_masks
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.log_lines import LogFormat, LogLines
@@ -135,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _follow(options: argparse.Namespace, log: LogLines) -> None:
     """Run what rank 0 tells, as long as it lives."""
-    from lostwax.backends.runtime.gloo import part
+    with torch_loading():
+        from lostwax.backends.runtime.gloo import part
 
     try:
         _load(options, log).follow()
@@ -148,7 +150,7 @@ def _load(
 ) -> LoadedRuntime:
     # Imported here: heartbeats already run meanwhile.
     phases("import runtime")
-    with _no_collection():
+    with _no_collection(), torch_loading():  # torch only where the artifact calls its operators
         from lostwax.backends.runtime.boot_check import Admission
         from lostwax.backends.runtime.load import load
 
