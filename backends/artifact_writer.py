@@ -6,8 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
-import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -15,14 +13,22 @@ from pathlib import Path
 
 import msgspec
 
+from lostwax.backends.runtime.mounts import mount_below, mounts
 from lostwax.backends.runtime.whole_file import sync_tree
-from lostwax.backends.runtime.whole_folder import locked, put_in_place, recover_locked, remove
+from lostwax.backends.runtime.whole_folder import (
+    NotFinished,
+    locked,
+    put_in_place,
+    recover_locked,
+    remove,
+)
 from lostwax.ir.contract.artifact import MANIFEST, OUTSIDE, Manifest
 from lostwax.ir.contract.canonical import canonical
 
 WORK = ".compiling."
 """Follows the dot and the artifact's name in the folder that a compile fills beside it."""
-MOUNTS = Path("/proc/self/mountinfo")
+TRIAL = ".preparing."
+"""Stands there while it is tried whether that can be made: as long, as names have a longest."""
 FULL_DISK = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space within the quota",
@@ -34,6 +40,7 @@ REFUSED = {
     errno.EACCES: "give an -o that you may write",
     errno.EPERM: "give an -o that you may write",
     errno.EBUSY: "give an -o that is no mount, such as a folder below it",
+    errno.ENAMETOOLONG: "give an -o with a shorter name",
 }
 """What to do about each way in which the artifact's own folder is refused."""
 
@@ -80,9 +87,10 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 def require_replaceable(out: Path) -> None:
     """Raise ArtifactExists where `out` is a file, or a full folder that is no artifact.
 
-    So nothing that is not an artifact is ever replaced. Nor can a mount be, or what may not be
-    removed, and in what was replaced a shell would go on, in `out` or in a folder below it.
+    So nothing that is not an artifact is ever replaced. Nor can a mount be, or what holds one or
+    may not be removed, and in what was replaced a shell would go on, in `out` or below it.
     """
+    out = _named(out)
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactExists(f"{out} exists and is no artifact; give another -o or remove it")
     kept = _kept(out)
@@ -95,9 +103,19 @@ def require_replaceable(out: Path) -> None:
 def require_place(out: Path) -> None:
     """`require_replaceable`, and ArtifactUnwritable where nothing can be made beside it now."""
     require_replaceable(out)
+    out = _named(out)
     above = next(each for each in out.absolute().parents if each.exists())
     with _disk_errors(out):
-        os.rmdir(tempfile.mkdtemp(prefix=".lostwax.", dir=above))
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=f".{out.name}{TRIAL}", dir=above))
+        except FileNotFoundError as error:  # /proc says so, whatever its mode
+            raise ArtifactUnwritable(f"{above} takes no folders; give another -o") from error
+
+
+def _named(out: Path) -> Path:
+    """The path with a name that a folder can take, before anybody asks what lies there: where
+    `new` is not there, `new/..` is nothing, and the current folder once `new` was made."""
+    return out.resolve() if out.name in ("", "..") else out
 
 
 def _kept(out: Path) -> str | None:
@@ -109,22 +127,13 @@ def _kept(out: Path) -> str | None:
         here = Path.cwd().resolve()
         if there in (here, *here.parents):
             return "is the current folder" if there == here else "holds the current folder"
-    if out.is_mount() or there in _mounts():
+    if out.is_mount() or there in mounts():
         return "is a mount"
+    if (below := mount_below(there)) is not None:
+        return f"holds the mount {below}"
     if not all(os.access(at, os.W_OK | os.X_OK) for at, _, _ in os.walk(out)):
         return "holds what may not be removed"
     return None
-
-
-def _mounts() -> set[Path]:
-    """Every mount of this process, also one within a file system, which no device number shows."""
-    try:
-        lines = MOUNTS.read_bytes().splitlines()
-    except OSError:
-        return set()
-    escaped = (line.split()[4] for line in lines)  # proc(5): a space is \040
-    named = (re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), each) for each in escaped)
-    return {Path(os.fsdecode(each)) for each in named}
 
 
 @contextmanager
@@ -137,8 +146,7 @@ def atomic_folder(out: Path) -> Generator[Path]:
     ArtifactUnwritable.
     """
     require_replaceable(out)
-    if out.name in ("", ".."):  # no name that a folder could take
-        out = out.resolve()
+    out = _named(out)
     with _disk_errors(out), _work_folder(out) as work:
         yield work
         work.chmod(0o755)
@@ -185,10 +193,22 @@ def _work_folder(out: Path) -> Generator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield work
+    except NotFinished:
+        raise  # `work` is the version that was replaced, and what keeps it is said
+    except BaseException:
+        _take_back(work)
+        raise
     finally:
-        if os.path.lexists(work):
-            remove(work)
         os.close(lock)
+
+
+def _take_back(work: Path) -> None:
+    try:
+        remove(work)
+    except OSError as error:
+        raise ArtifactUnwritable(
+            f"the artifact could not be written, nor {work} removed ({error}); remove that"
+        ) from error
 
 
 def _remove_dead(left: Path, out: Path) -> None:
@@ -200,7 +220,7 @@ def _remove_dead(left: Path, out: Path) -> None:
         lock = os.open(left, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left)
+            remove(left)
         except BlockingIOError as error:
             raise CompileRuns(
                 f"another process compiles {out} now; wait until it ends, or give another -o"

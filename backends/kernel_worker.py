@@ -18,6 +18,7 @@ import msgspec
 
 from lostwax.backends.fixed_environment import true_path
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.target import Target
 
@@ -78,7 +79,8 @@ def main() -> None:
 
 def _load(reference: str) -> Any:  # a module attribute: what it is the Job says
     module, attribute = reference.split(":")
-    return getattr(import_module(module), attribute)
+    with loading(module):
+        return getattr(import_module(module), attribute)
 
 
 def _compile(compiler: KernelCompiler, source: KernelSource, folder: Path) -> Answer:

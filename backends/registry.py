@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.ir.contract.target import Target
 
 
@@ -55,9 +56,10 @@ class Backend:
     collectives: str = "gloo"
 
     def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
-        """Import `module:attribute`."""
+        """Import `module:attribute`. Raises LibraryEnds, and whatever its libraries do."""
         module, attribute = reference.split(":")
-        return getattr(import_module(module), attribute)
+        with loading(module):
+            return getattr(import_module(module), attribute)
 
 
 def backends(extra: Iterable[Backend] = ()) -> dict[str, Backend]:
@@ -66,7 +68,8 @@ def backends(extra: Iterable[Backend] = ()) -> dict[str, Backend]:
     for point in sorted(entry_points(group="lostwax.targets"), key=lambda p: p.name):
         if point.name in found:
             raise ValueError(f"two installed packages provide the target folder {point.name!r}")
-        found[point.name] = point.load()
+        with loading(point.value):
+            found[point.name] = point.load()
     return found
 
 

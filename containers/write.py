@@ -103,7 +103,14 @@ def _refusals(out: Path) -> Generator[None]:
         if error.errno not in remedies:
             raise
         said = f"cannot write {out} ({error.strerror}); {remedies[error.errno]}"
-        raise FolderUnwritable(error.errno, f"{said}, nothing was left behind") from error
+        raise FolderUnwritable(error.errno, f"{said}{_left(out)}") from error
+
+
+def _left(out: Path) -> str:
+    """What is there behind an error: it may have come when all had its name."""
+    if out.is_dir() and any(out.iterdir()):
+        return f"; {out} holds something, look what"
+    return ", nothing was left behind"
 
 
 def _fill(work: Path, files: Mapping[str, bytes], brought: Brought) -> None:

@@ -20,6 +20,7 @@ from lostwax.backends.ascend.kernels.operators import unfit
 from lostwax.backends.ascend.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_only_host_calls
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.backends.runtime.open_device import opening
 from lostwax.backends.runtime.stream_device import StreamDevice
 from lostwax.ir.contract.kernel import CompiledKernel
@@ -58,7 +59,8 @@ class AscendDriver(StreamDevice):
 
 def _open_device(target: Target) -> Any:  # torch.npu, which torch_npu adds and has no stubs
     """The current NPU; DeviceUnavailable if there is none, or one of another kind."""
-    import_module("torch_npu")
+    with loading("torch_npu"):
+        import_module("torch_npu")
     npu: Any = getattr(torch, "npu")  # noqa: B009  torch_npu adds it
     if not npu.is_available():
         raise no_device(target, torch.__version__)

@@ -14,6 +14,7 @@ from typing import Any
 
 from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
 from lostwax.backends.runtime.error_causes import with_causes
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.backends.runtime.require_packages import installed_version
 from lostwax.ir.contract.one_line import one_line
 
@@ -41,14 +42,15 @@ def told() -> Told:
             return Told({})
         if version := installed_version("torch-npu"):
             found["torch_npu"] = version.split("+")[0]
-        ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
-        for package in ("CANN", DRIVER):
-            said: object = ask(package.upper())
-            if isinstance(said, str) and said:
-                found[package] = said
-            else:
-                why_not = why_not or f"of {package} it says {one_line(repr(said))}"
-    except (Exception, SystemExit) as error:  # a library that loads nowhere, or is another one
+        with loading("torch_npu"):
+            ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
+            for package in ("CANN", DRIVER):
+                said: object = ask(package.upper())
+                if isinstance(said, str) and said:
+                    found[package] = said
+                else:
+                    why_not = why_not or f"of {package} it says {one_line(repr(said))}"
+    except Exception as error:  # a library that loads nowhere, or is another one
         why_not = with_causes(error)
     return Told(found, why_not)
 

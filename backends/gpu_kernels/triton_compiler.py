@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lostwax.backends.gpu_kernels.fixed_addresses import fixed_addresses
 from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Swizzle
 
@@ -148,7 +149,8 @@ def _split_signature(
 
 def _import_triton() -> Any:  # Triton's modules are untyped
     try:
-        return import_module("triton")
+        with loading("triton"):
+            return import_module("triton")
     except ImportError as error:
         raise KernelCompileError(
             "Triton kernels need the package triton, and it is not installed:"

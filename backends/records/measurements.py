@@ -15,6 +15,7 @@ from lostwax.backends.records.store import (
     read_records,
     record_files,
 )
+from lostwax.backends.runtime.driver import DeviceUnavailable
 
 
 class NoRecords(ValueError):
@@ -61,10 +62,11 @@ class RecordedMeasurements:
         return found.median_us, {**lowering.default_knobs(), **found.knobs}
 
 
-def open_measurements(path: Path | None, sku: Callable[[], str | None]) -> Measurements:
+def open_measurements(path: Path | None, sku: Callable[[], str]) -> Measurements:
     """The records in a folder (default: the shipped tier, which is empty as yet).
 
-    `sku` is asked where there are records to take: what the artifact is to run on.
+    `sku` is asked where there are records to take: what the artifact is to run on. Where it raises
+    DeviceUnavailable, NoRecords has the reason.
     """
     if path is None:
         return NoMeasurements()
@@ -72,10 +74,11 @@ def open_measurements(path: Path | None, sku: Callable[[], str | None]) -> Measu
         raise NoRecords(
             f"{path} is no folder of records; give the folder that holds the XX/KEY.jsonl files"
         )
-    device = sku()
-    if device is None:
+    try:
+        device = sku()
+    except DeviceUnavailable as error:
         raise NoRecords(
-            f"the records in {path} are of models of devices, and the target's device is not here;"
-            " name with --sku what the artifact is to run on, such as --sku H200"
-        )
+            f"the records in {path} are of models of devices, and the target's device is not here"
+            f" ({error.lack}); name with --sku what the artifact is to run on, such as --sku H200"
+        ) from error
     return RecordedMeasurements(path, device)

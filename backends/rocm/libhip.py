@@ -9,6 +9,10 @@ from lostwax.backends.runtime.kernel_parameters import PackedParameters
 from lostwax.ir.contract.parameter import TensorMap
 from lostwax.ir.contract.program import KernelLaunch
 
+NAMES = ("libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6")
+"""torch's ROCm build has the first beside it; a system's packages may have only one with the number
+of its ROCm."""
+
 
 class HipError(RuntimeError):
     """A call of the HIP API failed."""
@@ -23,11 +27,25 @@ class PackedLaunch:
     parameters: PackedParameters
 
 
+def _opened() -> ctypes.CDLL:
+    """HipError where the linker finds it under none of its names."""
+    said = ""
+    for name in NAMES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError as error:
+            said = said or str(error)
+    raise HipError(
+        f"HIP's library is not found as {', '.join(NAMES)} ({said}): torch's ROCm build brings it,"
+        " and so does ROCm's package hip-runtime-amd, whose lib folder belongs into LD_LIBRARY_PATH"
+    )
+
+
 class LibHip:
     """The HIP library that torch has already loaded and given a device."""
 
     def __init__(self) -> None:
-        self._lib = ctypes.CDLL("libamdhip64.so")
+        self._lib = _opened()
         self._lib.hipGetErrorName.restype = ctypes.c_char_p
 
     def _check(self, code: int, call: str) -> None:

@@ -12,12 +12,19 @@ def sentence_of(error: BaseException) -> str | None:
     Those that this project raises on purpose say it, and torch's of a package that fails with it,
     which may come from wherever torch is imported first.
     """
-    if type(error).__module__.startswith("lostwax.") or isinstance(error, OSError):
+    if _is_ours(error) or isinstance(error, OSError):
         return str(error)
     return extension_failure(error)
 
 
 def described(error: BaseException) -> str:
-    """The sentence; of an error without one its text, behind its class, which says more."""
+    """The sentence. Where it is read among others' words, an error of the system keeps its class,
+    as one without a sentence does: the text alone may say as little as a path."""
     sentence = sentence_of(error)
-    return f"{type(error).__name__}: {error}" if sentence is None else sentence
+    if sentence is None or (isinstance(error, OSError) and not _is_ours(error)):
+        return f"{type(error).__name__}: {error}"
+    return sentence
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.startswith("lostwax.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from lostwax.backends.registry import Backend
-from lostwax.backends.runtime.driver import DeviceUnavailable, Driver, no_kernels
+from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.ir.contract.target import Target
 
 _MAKERS = frozenset({"NVIDIA", "AMD", "Instinct", "Intel"})
@@ -24,10 +24,7 @@ def sku_of(device_name: str) -> str:
     return _CALLED.get(name, name)
 
 
-def sku_here(backend: Backend, target: Target) -> str | None:
-    """The SKU of this machine's device, None where the target's device is not here."""
-    try:
-        driver: Driver = backend.load(backend.driver)(target, no_kernels, {})
-    except DeviceUnavailable:
-        return None
+def sku_here(backend: Backend, target: Target) -> str:
+    """The SKU of this machine's device. Raises DeviceUnavailable, which says why it is not here."""
+    driver: Driver = backend.load(backend.driver)(target, no_kernels, {})
     return sku_of(driver.device_name)

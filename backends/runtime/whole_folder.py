@@ -16,6 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lostwax.backends.runtime.mounts import require_no_mount
 from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.whole_file import sync
 
@@ -33,6 +34,10 @@ _POLL_S = 0.02
 
 class FolderHeld(TimeoutError):
     """Another process has held a folder's lock for longer than any of ours does."""
+
+
+class NotFinished(OSError):
+    """The new version has the folder's name and is whole; what was to be done then failed."""
 
 
 def aside(folder: Path) -> Path:
@@ -120,21 +125,38 @@ def _renamed(of: int, one: Path | str, into: int, other: Path | str, flag: int) 
 def put_in_place(made: Path, folder: Path) -> None:
     """Let `made`, whose content is on the disk, take the folder's name; what had it is removed.
 
-    The caller holds the lock of the folder that both lie in.
+    The caller holds the lock of the folder that both lie in. Raises HoldsMount before anything is
+    done; NotFinished once `made` has the name: what it replaced may then have that of `made`.
     """
     recover_locked(folder)
     if not os.path.lexists(folder):
         os.rename(made, folder)
-    elif exchange(made, folder):
-        sync(folder.parent)
-        remove(made)
-    else:
+        with _in_place(folder):
+            sync(folder.parent)
+        return
+    require_removable(folder)
+    old = made
+    if not exchange(made, folder):
         old = aside(folder)
         os.rename(folder, old)
-        os.rename(made, folder)
+        try:
+            os.rename(made, folder)
+        except BaseException:
+            recover_locked(folder)
+            raise
+    with _in_place(folder):
         sync(folder.parent)
         remove(old)
-    sync(folder.parent)
+        sync(folder.parent)
+
+
+@contextmanager
+def _in_place(folder: Path) -> Generator[None]:
+    """Nobody is to read of an error in here that nothing was written."""
+    try:
+        yield
+    except OSError as error:
+        raise NotFinished(f"{folder} is written and whole; only then: {error}") from error
 
 
 def recover(folder: Path) -> None:
@@ -160,8 +182,22 @@ def recover_locked(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder with all that is in it, or a file or link itself."""
-    if path.is_dir() and not path.is_symlink():
+    """Remove a folder with all that is in it, or a file or link itself.
+
+    Raises HoldsMount, and removes nothing, where something is mounted below it.
+    """
+    require_removable(path)
+    if _is_folder(path):
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def require_removable(path: Path) -> None:
+    """Raise HoldsMount where something is mounted below a folder."""
+    if _is_folder(path):
+        require_no_mount(path)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

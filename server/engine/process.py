@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from lostwax.backends.runtime.error_sentence import sentence_of
+from lostwax.backends.runtime.error_sentence import described, sentence_of
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.torch_extensions import torch_loading
 from lostwax.ir.contract.masks import num_masks
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.log_lines import LogFormat, LogLines
@@ -126,17 +127,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _follow(options, log)
     except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
+        if sentence_of(error) is None:
             raise
         if rank > 0:
-            log.say(f"engine rank {rank}: {sentence}")
+            log.say(f"engine rank {rank}: {described(error)}")
         raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 
 def _follow(options: argparse.Namespace, log: LogLines) -> None:
     """Run what rank 0 tells, as long as it lives."""
-    from lostwax.backends.runtime.gloo import part
+    with torch_loading():
+        from lostwax.backends.runtime.gloo import part
 
     try:
         _load(options, log).follow()
@@ -149,7 +150,7 @@ def _load(
 ) -> LoadedRuntime:
     # Imported here: heartbeats already run meanwhile.
     phases("import runtime")
-    with _no_collection():
+    with _no_collection(), torch_loading():  # torch only where the artifact calls its operators
         from lostwax.backends.runtime.boot_check import Admission
         from lostwax.backends.runtime.load import load
 

@@ -52,6 +52,33 @@ def launch_of(**changes: Any) -> KernelLaunch:
     return msgspec.structs.replace(launch, **changes)
 
 
+def test_a_library_that_is_not_there_is_said_with_its_names_and_who_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    made: Callable[[str], Any] = missing
+    monkeypatch.setattr(libhip.ctypes, "CDLL", made)
+    with pytest.raises(HipError, match=r"not found as libamdhip64\.so, .*\.so\.6 .*hip-runtime"):
+        LibHip()
+
+
+def test_a_library_with_the_number_of_its_rocm_is_found(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ctypes.CDLL
+
+    def numbered(name: str) -> Any:
+        if name != libhip.NAMES[-1]:
+            raise OSError(f"{name}: cannot open shared object file")
+        return real(str(stand_in))
+
+    made: Callable[[str], Any] = numbered
+    monkeypatch.setattr(libhip.ctypes, "CDLL", made)
+    assert LibHip().load(ELF, "known")
+
+
 def test_a_launch_arrives_as_it_was_asked_for(library: LibHip, stand_in: Path) -> None:
     memory = torch.zeros(4)
     kernel = library.load(ELF, "known")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lostwax.backends.registry import find_target
+from lostwax.backends.runtime.driver import DeviceUnavailable
 from lostwax.backends.runtime.sku import sku_here, sku_of
 
 
@@ -24,5 +25,6 @@ def test_a_model_is_what_people_call_it(name: str, sku: str) -> None:
 
 
 def test_a_device_that_is_not_here_has_no_sku() -> None:
-    assert sku_here(*find_target("cuda-sm100a")) is None
+    with pytest.raises(DeviceUnavailable, match="needs an NVIDIA GPU"):
+        sku_here(*find_target("cuda-sm100a"))
     assert sku_here(*find_target("null")) == "null"

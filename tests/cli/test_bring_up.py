@@ -17,6 +17,8 @@ from small_fixtures import Compiled, CompileSmall
 from lostwax.backends.proof.certify import Certified
 from lostwax.backends.records.report import ReportWriter, read_report
 from lostwax.backends.records.store import BadRecord, NewerRecord, RecordStore, record_files
+from lostwax.cli import doctor
+from lostwax.cli.doctor import Findings
 from lostwax.cli.site_lines import SiteWriter
 from lostwax.ir.contract.record import Record
 
@@ -108,6 +110,28 @@ def test_the_same_way_without_a_device_says_that_nothing_ran(
         assert record.key.sku == "none"
     in_store(records, tmp_path / "store")
     assert len(list((report / "bench").glob("*.json"))) == 2
+
+
+def test_a_link_in_the_place_of_what_the_machine_has_is_not_followed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who else may write the folder puts it there after that was seen to be empty."""
+    kept, report = tmp_path / "kept", tmp_path / "report"
+    kept.write_text("the caller's")
+    examine = doctor.examine
+
+    def examined(*given: Any, **named: Any) -> Findings:
+        found = examine(*given, **named)
+        (report / "doctor.json").unlink(missing_ok=True)
+        (report / "doctor.json").symlink_to(kept)
+        return found
+
+    monkeypatch.setattr(doctor, "examine", examined)
+    status, _, _ = run("bring-up", "rocm-gfx942", "-o", report)
+    assert status == 1
+    assert kept.read_text() == "the caller's"
+    assert listing(report) == ["doctor.json"]
+    assert "rocm-gfx942" in (report / "doctor.json").read_text()
 
 
 def test_a_device_that_is_not_here_is_said_and_kept(run: Run, tmp_path: Path) -> None:

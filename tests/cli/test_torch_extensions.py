@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import zmq
 from command_line import one_sentence
+from small_fixtures import Compiled
 
 from lostwax.backends.runtime.torch_extensions import extension_failure
 from lostwax.cli.compile_apart import Job
@@ -23,12 +24,25 @@ from lostwax.cli.default_model import default_checkpoint
 from lostwax.server.engine.messages import Event, Fatal, decode_events
 
 REASON = "aclInit failed, error code 507008"
-AUTOLOAD = {"fails": f"raise RuntimeError({REASON!r})", "ends": "import os; os._exit(7)"}
-SAID = (
-    "torch does not load here (RuntimeError: Failed to load the backend extension: torch_npu. ",
-    f", from RuntimeError: {REASON}): for torch_npu source CANN's set_env.sh; for a target that",
-    "goes without set TORCH_DEVICE_BACKEND_AUTOLOAD=0",
+AUTOLOAD = {
+    "fails": f"raise RuntimeError({REASON!r})",
+    "exits": f"raise SystemExit({REASON!r})",
+    "ends": "import os; os._exit(7)",
+}
+REMEDY = (
+    "): for torch_npu source CANN's set_env.sh; for a target that goes without set"
+    " TORCH_DEVICE_BACKEND_AUTOLOAD=0"
 )
+SAID = {
+    "fails": (
+        "torch does not load here (RuntimeError: Failed to load the backend extension: torch_npu. ",
+        f", from RuntimeError: {REASON}{REMEDY}",
+    ),
+    "exits": (
+        "torch does not load here (torch, or what loads with it, ends the process:"
+        f" SystemExit: {REASON}{REMEDY}",
+    ),
+}
 
 
 DEVICES = {"ascend-910b": "an Ascend NPU", "rocm-gfx942": "an AMD GPU"}
@@ -56,12 +70,13 @@ def module(environment: dict[str, str], *given: object) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-def test_a_doctor_says_that_torch_does_not_load(tmp_path: Path) -> None:
-    done = command(installed(tmp_path, "fails"), "doctor", "--json")
+@pytest.mark.parametrize("autoload", SAID)
+def test_a_doctor_says_that_torch_does_not_load(autoload: str, tmp_path: Path) -> None:
+    done = command(installed(tmp_path, autoload), "doctor", "--json")
     found = json.loads(done.stdout)
     (torch,) = (each for each in found["machine"] if each["name"] == "torch")
     assert (done.returncode, torch["ok"]) == (1, False)
-    for part in SAID:
+    for part in SAID[autoload]:
         assert part in torch["text"]
     assert len(found["targets"]) > 5
     for target in found["targets"]:
@@ -74,11 +89,19 @@ def test_a_doctor_says_that_torch_does_not_load(tmp_path: Path) -> None:
         assert f"needs {device} with its driver" in texts[name]
 
 
-def test_a_command_that_needs_torch_says_it_in_one_sentence(tmp_path: Path) -> None:
-    given = ("compile", default_checkpoint(), "--target", "cpu", "-o", tmp_path / "artifact")
-    done = command(installed(tmp_path / "site", "fails"), *given)
+@pytest.mark.parametrize("autoload", SAID)
+@pytest.mark.parametrize("name", ["compile", "certify", "bring-up"])
+def test_a_command_that_needs_torch_says_it_in_one_sentence(
+    name: str, autoload: str, tmp_path: Path, small_artifact: Compiled
+) -> None:
+    given = {
+        "compile": (default_checkpoint(), "--target", "cpu", "-o", tmp_path / "artifact"),
+        "certify": (small_artifact.artifact,),
+        "bring-up": ("cpu", "-o", tmp_path / "report"),
+    }
+    done = command(installed(tmp_path / "site", autoload), name, *given[name])
     assert done.returncode == 1
-    for part in SAID:
+    for part in SAID[autoload]:
         assert part in one_sentence(done.stderr)
 
 
@@ -92,9 +115,10 @@ def apart(out: Path) -> list[object]:
     return ["lostwax.cli.compile_apart", os.getpid(), msgspec.json.encode(job).decode()]
 
 
-def test_every_other_process_ends_with_that_sentence_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("autoload", SAID)
+def test_every_other_process_ends_with_that_sentence_too(autoload: str, tmp_path: Path) -> None:
     """The engine says it to the gateway, another rank to the log, a compile to who started it."""
-    environment, artifact = installed(tmp_path / "site", "fails"), tmp_path / "artifact"
+    environment, artifact = installed(tmp_path / "site", autoload), tmp_path / "artifact"
     address = f"ipc://{tmp_path}/e"
     commands = [engine(address, 0, artifact), engine(address, 1, artifact), apart(artifact)]
 
@@ -113,7 +137,7 @@ def test_every_other_process_ends_with_that_sentence_too(tmp_path: Path) -> None
     for said, each in zip((of_engine, done[1].stderr, done[2].stdout), done, strict=True):
         assert each.returncode == 1, each.stderr
         assert "Traceback" not in each.stderr
-        for part in SAID:
+        for part in SAID[autoload]:
             assert part in said
 
 

@@ -59,6 +59,30 @@ def test_a_command_says_so_before_it_compiles(run: Run, shell_s: Path) -> None:
     assert Path.cwd() == shell_s
 
 
+def test_a_name_of_dots_is_that_of_what_will_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`new/..` leads nowhere while there is no `new`, and then to the folder around it."""
+    (tmp_path / "kept").touch()
+    for here in (tmp_path, Path("/")):
+        monkeypatch.chdir(here)
+        with pytest.raises(ArtifactExists, match="exists and is no artifact"):
+            require_place(tmp_path / "new" / "..")
+        with (
+            pytest.raises(ArtifactExists, match="exists and is no artifact"),
+            atomic_folder(tmp_path / "new" / ".."),
+        ):
+            pass
+    assert listing(tmp_path) == ["kept"]
+
+
+def test_a_name_too_long_for_what_a_compile_makes_is_found_out_before_it(tmp_path: Path) -> None:
+    """The folder that is filled has the artifact's name, and more."""
+    with pytest.raises(ArtifactUnwritable, match=r"File name too long.*give an -o with a shorter"):
+        require_place(tmp_path / ("b" * 240))
+    assert listing(tmp_path) == []
+
+
 def test_a_folder_with_dots_for_a_name_is_replaced_by_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,9 +104,12 @@ def test_a_mount_within_one_file_system_is_refused(
         f"22 1 8:1 / / rw - ext4 /dev/a rw\n23 22 8:1 /x {name} rw - ext4 /dev/a rw\n"
     )
     require_replaceable(out)
-    monkeypatch.setattr(artifact_writer, "MOUNTS", mounts)
+    monkeypatch.setattr("lostwax.backends.runtime.mounts.LIST", mounts)
     with pytest.raises(ArtifactExists, match=r"is a mount, which another folder cannot take"):
         require_replaceable(out)
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(ArtifactExists, match=f"holds the mount {out}, which another folder cannot"):
+        require_replaceable(tmp_path)
 
 
 def test_what_may_not_be_removed_is_refused(

@@ -19,6 +19,7 @@ from lostwax.backends.records.measurements import NoRecords, open_measurements
 from lostwax.backends.records.record_key import record_key
 from lostwax.backends.records.store import BadRecord, RecordStore, record_files
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.driver import DeviceUnavailable
 from lostwax.backends.runtime.load import load
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.choice import Choices, RegionChoice
@@ -176,13 +177,17 @@ def test_records_of_another_model_of_device_do_not_count(
     Tuner(RecordStore((store,)), lambda c: 5.0).best(candidate)
     with pytest.raises(NoRecords, match=f"no record of a H20, it has those of {SKU}; .*--sku"):
         open_measurements(store, lambda: "H20")
-    with pytest.raises(NoRecords, match="device is not here; name with --sku"):
-        open_measurements(store, lambda: None)
+    with pytest.raises(NoRecords, match=r"not here \(it has no driver\); name with --sku"):
+        open_measurements(store, absent)
     assert open_measurements(None, pytest.fail).best(candidate) is None
     other = Tuner(RecordStore((store,)), lambda c: 3.0, sku="H20")
     other.best(candidate)
     found = [open_measurements(store, lambda s=s: s).best(candidate) for s in (SKU, "H20")]
     assert [us for us, _ in filter(None, found)] == [5.0, 3.0]
+
+
+def absent() -> str:
+    raise DeviceUnavailable("it has no driver", "install one")
 
 
 def _emit_nothing(match: object, knobs: object) -> tuple[HostCall, ...]:

@@ -16,7 +16,8 @@ import pytest
 import replacing_killed
 from small_fixtures import Compiled
 
-from lostwax.backends.artifact_writer import seal, write
+from lostwax.backends import artifact_writer
+from lostwax.backends.artifact_writer import ArtifactUnwritable, seal, write
 from lostwax.backends.runtime import whole_file, whole_folder
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.certificates import write_certificates
@@ -90,6 +91,65 @@ def test_what_was_replaced_is_gone(
         whole_folder.put_in_place(made, folder)
         assert os.listdir(tmp_path) == ["art"], "and not beside it, under another name"
         assert os.listdir(folder) == [str(number)]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("fails", ["sync", "remove"])
+def test_an_error_behind_the_exchange_says_that_the_new_version_is_there(
+    fails: str, exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a disk that is full by then nobody reads that nothing was left behind."""
+    if not exchanges:
+        monkeypatch.setattr(whole_folder, "exchange", _exchanges_nothing)
+    out = tmp_path / "art"
+    replaced_by(out, "old")
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(whole_folder, fails, full)
+    with pytest.raises(whole_folder.NotFinished, match="is written and whole; only then") as error:
+        replaced_by(out, "new")
+    assert "nothing was left behind" not in str(error.value)
+    assert "new" in os.listdir(out)
+    assert len(os.listdir(tmp_path)) == 2, "the old version has another name"
+
+
+def test_a_second_rename_that_fails_gives_the_old_version_its_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "art", os.rename
+    replaced_by(out, "old")
+
+    def refused(one: Path, other: Path) -> None:
+        if other == out and one != whole_folder.aside(out):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(other))
+        rename(one, other)
+
+    monkeypatch.setattr(whole_folder, "exchange", _exchanges_nothing)
+    monkeypatch.setattr("os.rename", refused)
+    with pytest.raises(ArtifactUnwritable, match="nothing was left behind"):
+        replaced_by(out, "new")
+    assert os.listdir(tmp_path) == ["art"]
+    assert "old" in os.listdir(out)
+
+
+def test_what_cannot_be_taken_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(artifact_writer, "remove", refused)
+    with (
+        pytest.raises(ArtifactUnwritable, match=r"nor .*\.art\.compiling\..* removed .*; remove"),
+        artifact_writer.atomic_folder(tmp_path / "art"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def replaced_by(out: Path, name: str) -> None:
+    with artifact_writer.atomic_folder(out) as work:
+        (work / "manifest.json").touch()
+        (work / name).touch()
 
 
 def test_names_are_exchanged_in_one_step_where_the_file_system_can(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from http_server import running
 from step_oracle import StepBatch
 
+from lostwax.backends.artifact_writer import ArtifactUnwritable
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.backends.runtime.error_sentence import described
 from lostwax.ir.contract.step import StepResult
@@ -38,6 +39,7 @@ SECRET = "/home/operator/weights: 7 exceeds (3, 4)"
 
 MISMATCH = """
 import sys
+from lostwax.backends.artifact_writer import ArtifactUnwritable
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.server.engine.wire import EngineWire
 with EngineWire(sys.argv[1]):
@@ -172,7 +174,7 @@ def test_the_end_of_an_engine_process_is_explained_to_the_operator_alone() -> No
 
 
 def test_an_engine_that_cannot_even_be_started_ends_the_server() -> None:
-    with pytest.raises(ServeError, match=r"did not start: .*No such file.*no-such"):
+    with pytest.raises(ServeError, match=r"did not start: FileNotFoundError: .*no-such"):
         serve_engine(
             lambda _: ["/no-such-program"],
             lambda engine, draining: create_app(engine, IdCodec(), Settings(), draining=draining),
@@ -186,6 +188,9 @@ def test_an_error_of_ours_is_a_sentence_without_its_class() -> None:
     ours = CheckpointMismatch("a.safetensors is cut short; download it again")
     assert described(ours) == "a.safetensors is cut short; download it again"
     assert described(ZeroDivisionError(SECRET)) == f"ZeroDivisionError: {SECRET}"
+    assert described(PermissionError("/x")) == "PermissionError: /x", "of the system, it says less"
+    unwritable = ArtifactUnwritable("cannot write x; free some space")
+    assert described(unwritable) == "cannot write x; free some space"
     with pytest.raises(ServeError, match=r"did not start: a\.safetensors is cut short; download"):
         serve_engine(
             lambda link: [sys.executable, "-c", MISMATCH, link.address],

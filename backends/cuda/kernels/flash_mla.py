@@ -24,6 +24,7 @@ from lostwax.backends.cuda.flash_mla_calls import (
     unfit,
 )
 from lostwax.backends.runtime.error_causes import with_causes
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.backends.runtime.require_packages import (
     MissingPackage,
     installed_version,
@@ -43,8 +44,9 @@ def require_library() -> None:
     """MissingPackage unless the package is there as it was when these calls were written."""
     version = require_version(PACKAGE, installed_version(PACKAGE), MAJOR, "flashmla_*")
     try:
-        module = import_module(MODULE)
-    except (Exception, SystemExit) as error:  # a library may raise anything
+        with loading(MODULE):
+            module = import_module(MODULE)
+    except Exception as error:  # a library may raise anything
         raise MissingPackage(
             f"{PACKAGE} {version} does not load beside torch {torch.__version__}:"
             f" {with_causes(error)}"

@@ -13,6 +13,7 @@ import torch
 
 from lostwax.backends.rocm.aiter_calls import PACKAGE, VERSION, misfit
 from lostwax.backends.runtime.error_causes import with_causes
+from lostwax.backends.runtime.library_loading import loading
 from lostwax.backends.runtime.require_packages import (
     MissingPackage,
     installed_version,
@@ -44,8 +45,9 @@ def scales_in_blocks() -> Any:
 def _loaded(module: str) -> Any:
     """A module of the package, imported. Raises MissingPackage where it does not load."""
     try:
-        return import_module(module)
-    except (Exception, SystemExit) as error:  # a library may raise anything
+        with loading(module):
+            return import_module(module)
+    except Exception as error:  # a library may raise anything
         raise MissingPackage(
             f"{PACKAGE} does not load beside torch {torch.__version__}: {with_causes(error)};"
             f" {remedy_of(PACKAGE)} for that torch, or compile without aiter* in --lowering"

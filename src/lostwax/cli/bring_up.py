@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from lostwax.backends.runtime.say import result, result_lines, say
+from lostwax.backends.runtime.whole_file import write_whole
 from lostwax.cli.named_paths import REPORT, Artifact, Checkpoint, EmptyFolder
 from lostwax.cli.option_types import OptionRefused, TargetName
 from lostwax.cli.wrapped import wrapped
@@ -109,8 +110,9 @@ def _examine(target: str, out: Path, *, compiles: bool) -> None:
 
 
 def _write(path: Path, found: Findings) -> None:
+    """In one step, which replaces a link that another has put there and does not follow it."""
     content = msgspec.json.format(msgspec.json.encode(found), indent=1)
-    path.write_bytes(content + b"\n")
+    write_whole(path, content + b"\n")
 
 
 def _executes(target: str) -> bool:

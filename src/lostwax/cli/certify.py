@@ -107,6 +107,9 @@ def certify(
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which is below
     else:
         require_runnable(artifact, None)
+    from lostwax.backends.runtime.torch_extensions import require_torch_loads
+
+    require_torch_loads()
     from lostwax.backends.proof.certify import certify_artifact, keep_evidence
     from lostwax.backends.records.store import RecordStore
 

@@ -280,6 +280,7 @@ def compile_checkpoint(
     from lostwax.backends.asked import Asked, require_possible
     from lostwax.backends.plan.sizes import Sizes
     from lostwax.backends.registry import find_target
+    from lostwax.backends.runtime.torch_extensions import require_torch_loads
     from lostwax.frontend.checkpoint import PAGE_TOKENS, open_checkpoint
     from lostwax.server.gateway.tokenizer_file import read_tokenizer
 
@@ -294,6 +295,7 @@ def compile_checkpoint(
     require_place(out)
     tokenizer = read_tokenizer(checkpoint)
     phases("import compiler")
+    require_torch_loads()
     from lostwax.backends.plan.cover import Forced
     from lostwax.backends.plan.forced import require_known
     from lostwax.backends.records.measurements import open_measurements

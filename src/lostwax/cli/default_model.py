@@ -17,6 +17,7 @@ from pathlib import Path
 
 import lostwax
 from lostwax.backends.runtime.say import say
+from lostwax.backends.runtime.whole_folder import require_removable
 from lostwax.cli.compile_apart import CompileFailed, compile_apart
 from lostwax.cli.default_target import DEFAULT_TARGET
 
@@ -143,11 +144,12 @@ def _clear(artifact: Path, fault: str) -> None:
         try:
             _discard(artifact)
         except OSError as error:
-            raise _unwritable(artifact.parent, error.strerror) from error
+            raise _unwritable(artifact.parent, error.strerror or str(error)) from error
 
 
 def _discard(artifact: Path) -> None:
-    """Remove it under another name, so that no half of it ever has its own."""
+    """Remove it under another name, so that no half of it ever has its own. Raises HoldsMount."""
+    require_removable(artifact)
     grave = Path(tempfile.mkdtemp(prefix=REMOVED, dir=artifact.parent))
     os.rename(artifact, grave / artifact.name)
     shutil.rmtree(grave, ignore_errors=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -143,6 +144,32 @@ def _report(_: object, path: Path) -> None:
         raise UnusablePath(f"{path} is packed; unpack it (tar xzf {path}), and give its folder")
 
 
+def _place(path: Path) -> Path:
+    """Where a path leads, whatever is there: `new/..` is the folder that `new` would lie in."""
+    try:
+        there = path.resolve()
+        there.exists()
+    except RuntimeError as error:  # of pathlib: a link to itself
+        raise UnusablePath(f"{path} is a link that leads nowhere; give another path") from error
+    except ValueError as error:
+        raise UnusablePath(f"{str(path)!r} is no path: {error}; give another") from error
+    except OSError as error:
+        raise UnusablePath(f"{path} cannot be made: {error.strerror}; give another path") from error
+    return there
+
+
+def _require_takes_folders(path: Path) -> None:
+    """A folder that is there, or the nearest above, must take one: not all say by their modes."""
+    while not path.exists():
+        path = path.parent
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".lostwax.", dir=path))
+    except OSError as error:
+        raise UnusablePath(
+            f"{path} takes no folders ({error.strerror}); give another path"
+        ) from error
+
+
 def _require_parent(path: Path) -> None:
     """The nearest folder above that exists must let us make what is missing."""
     above = path.absolute().parent
@@ -157,18 +184,21 @@ def _require_parent(path: Path) -> None:
 def _out_folder(_: object, path: Path | None) -> None:
     if path is None:
         return
-    if path.exists() and not path.is_dir():
+    there = _place(path)
+    if there.exists() and not there.is_dir():
         raise UnusablePath(f"{path} is no folder; give another")
-    if not path.exists():
+    if not there.exists():
         _require_parent(path)
     elif not os.access(path, os.W_OK | os.X_OK):
         raise UnusablePath(f"{path} may not be written; give another folder")
+    _require_takes_folders(there)
 
 
 def _empty_folder(_: object, path: Path | None) -> None:
     if path is None:
         return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    there = _place(path)
+    if there.exists() and (not there.is_dir() or any(there.iterdir())):
         raise UnusablePath(f"{path} exists and is not empty; give another -o or remove it")
     _out_folder(_, path)
 
@@ -176,6 +206,7 @@ def _empty_folder(_: object, path: Path | None) -> None:
 def _out_artifact(_: object, path: Path) -> None:
     from lostwax.backends.artifact_writer import ArtifactExists, require_replaceable
 
+    _place(path)
     try:
         require_replaceable(path)
     except ArtifactExists as error:  # a ValueError, of which cyclopts would make its own sentence
