@@ -77,8 +77,8 @@ class CompileOptions:
     and what its calls allocate (None: a share of the target's memory).
 
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype,
-    `int8` gives those of products int8 with a scale a row; `model` is what the dtype says:
-    dequantised in f32, else stored.
+    `int8` gives those of products, kv_b and the head int8 with a scale a row; `model` is what
+    the dtype says: dequantised in f32, else stored.
     `tp` ranks run the artifact together, each with its slices of the weights.
     `batch_invariant`: one lowering an op in all programs, whose rows are independent.
     Kernels are compiled on up to `jobs` processes (None: as many as cores may be used); what is

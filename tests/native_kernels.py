@@ -10,11 +10,13 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from lostwax.backends.cpu import pool
 from lostwax.backends.cpu.compiler import CpuCompiler
 from lostwax.backends.cpu.driver import CpuDriver
-from lostwax.backends.cpu.library import library_bytes
+from lostwax.backends.cpu.library import libraries, library_bytes
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
 from lostwax.backends.cpu.target import CPU
@@ -43,6 +45,23 @@ def native_driver() -> CpuDriver:
     """A driver that has the library, whatever the launches are of."""
     kernel = build_native(KernelSource(language="cpp", path="native.cpp", symbol="add_f32"))
     return CpuDriver(CPU, lambda _: library_bytes(CPU.arch), {kernel.binary: kernel})
+
+
+LEVELS = [*libraries()[CPU.arch].more, ""]
+"""Instruction sets that the library was built for, by the suffix of their kernels' symbols."""
+
+
+def pool_of(level: str, monkeypatch: pytest.MonkeyPatch) -> NativePool:
+    """The library's kernels for one of `LEVELS`; skips where this processor lacks it."""
+    library, here = libraries()[CPU.arch], pool._processor_features()  # pyright: ignore[reportPrivateUsage]
+    wanted = {*library.features, *library.more.get(level, ())}
+    if missing := wanted - here:
+        pytest.skip(f"this processor lacks {', '.join(sorted(missing))}")
+    monkeypatch.setattr(pool, "_processor_features", lambda: set(wanted))
+    own = NativePool(CPU.arch, library_bytes(CPU.arch))
+    if own.suffix != level:
+        pytest.skip("the system lets no process use tiles")
+    return own
 
 
 _DTYPES = {"float32": "f32", "int32": "i32"}

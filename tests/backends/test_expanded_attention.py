@@ -34,11 +34,11 @@ MOST = {False: 40, True: BUCKET.pages * PAGE}
 TILES = (512, 128)
 
 
-def _places(every: bool, dtype: str) -> Iterator[Candidate]:
+def _places(every: bool, dtype: str, weights: str) -> Iterator[Candidate]:
     config: dict[str, Any] = ODD | {"index_topk": MOST[every]}
     captured = capture(parse_config(config), PAGE)
     passes = (
-        AssignFormatsPass(dtype=dtype),
+        AssignFormatsPass(dtype=dtype, weights=weights),
         SpecialisePass(segment="extend", all=every),
         CleanUpPass(),
     )
@@ -52,11 +52,12 @@ def _case(seed: int) -> StepCase:
     return step_case(BUCKET, "extend", seed, page_tokens=PAGE, vocab_size=64)
 
 
+@pytest.mark.parametrize("weights", ["model", "int8"])
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("every", [False, True], ids=["selected", "all"])
-def test_many_rows_over_several_panels(every: bool, dtype: str) -> None:
+def test_many_rows_over_several_panels(every: bool, dtype: str, weights: str) -> None:
     assert 2 * PANEL < BUCKET.pages * PAGE < 3 * PANEL
-    (place,), case = _places(every, dtype), _case(0)
+    (place,), case = _places(every, dtype, weights), _case(0)
     given = flat_inputs(place.region, region_values(place.region, case), case)
     found: list[dict[str, bytes]] = []
     for rows in TILES:

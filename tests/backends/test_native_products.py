@@ -6,21 +6,17 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from native_kernels import LEVELS, pool_of
 from numpy.typing import NDArray
 
-from lostwax.backends.cpu import pool
 from lostwax.backends.cpu.contract.sizes import ROOM_BYTES, ROW_BLOCK
-from lostwax.backends.cpu.library import libraries, library_bytes
 from lostwax.backends.cpu.pool import NativeLaunch, NativePool, StepList
-from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime.kernel_parameters import PackedParameters
 from lostwax.ir.contract.parameter import Null, Scalar
 
 BF16, E4M3 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 F32, INT8 = np.dtype(np.float32), np.dtype(np.int8)
 TILE, BLOCK = 16, 128
-LIBRARY = libraries()[CPU.arch]
-LEVELS = [*LIBRARY.more, ""]
 MANY = ROW_BLOCK + 9
 Array = NDArray[np.generic]
 Dtype = np.dtype[np.generic]
@@ -29,15 +25,7 @@ Dtype = np.dtype[np.generic]
 @pytest.fixture(params=LEVELS, ids=lambda suffix: suffix or "least")
 def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> NativePool:
     """The library's kernels for one of the instruction sets that it was built for."""
-    here = pool._processor_features()  # pyright: ignore[reportPrivateUsage]
-    wanted = {*LIBRARY.features, *LIBRARY.more.get(request.param, ())}
-    if missing := wanted - here:
-        pytest.skip(f"this processor lacks {', '.join(sorted(missing))}")
-    monkeypatch.setattr(pool, "_processor_features", lambda: set(wanted))
-    own = NativePool(CPU.arch, library_bytes(CPU.arch))
-    if own.suffix != request.param:
-        pytest.skip("the system lets no process use tiles")
-    return own
+    return pool_of(request.param, monkeypatch)
 
 
 def _packed(weight: Array) -> Array:
