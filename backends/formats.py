@@ -59,7 +59,7 @@ class Formats:
             )
         elif weights == "int8" and activations != "model":
             raise UnsupportedFormat(
-                f"int8 weights meet activations as they are on {target.name}, not"
+                f"int8 weights meet activations as the dtype has them on {target.name}, not"
                 f" {activations}: leave --activations out"
             )
         kv = self.kv

@@ -1,21 +1,22 @@
 """Builds the libraries of native kernels: `python -m lostwax.backends.cpu.build_library`.
 
-For who changes a kernel. Needs the extra `native` (the ziglang wheel: a C++ compiler for every
-instruction set, the same everywhere), so that the same sources give the same bytes.
+For who changes a kernel. Needs the ziglang wheel (a C++ compiler for every instruction set, the
+same everywhere) in the version that `library.json` names: the same sources give the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from lostwax.backends.cpu.library import FOLDER, KERNELS, NOTE, Library, sources_digest
+from lostwax.backends.cpu.library import FOLDER, KERNELS, NOTE, Library, libraries, sources_digest
 from lostwax.ir.contract.own_program import own_program
 
 FLAGS = (
@@ -109,8 +110,18 @@ def noted(name: str, build: Build, content: bytes) -> dict[str, Library]:
 
 
 def main() -> None:
-    """Build all, write them beside `library.json`."""
-    FOLDER.mkdir(exist_ok=True)
+    """Build all, write them beside `library.json`. Exits where the compiler is another."""
+    wanted = {library.compiler for library in libraries().values()}
+    try:
+        found = f"ziglang {version('ziglang')}"
+    except PackageNotFoundError:
+        found = "no ziglang"
+    if wanted != {found}:
+        (package,) = wanted
+        name, number = package.split()
+        sys.exit(
+            f"the libraries are built by {package}, here is {found}: pip install {name}=={number}"
+        )
     notes: dict[str, Library] = {}
     for name, build in BUILDS.items():
         content = built(build)

@@ -105,9 +105,10 @@ class NativePool:
 
     def use_threads(self, count: int) -> None:
         """Run what follows on so many threads, the caller's among them."""
-        self._threads = min(count, MOST_THREADS)
-        if self._threads > self._most:
-            self._create(self._threads)
+        threads = min(count, MOST_THREADS)
+        if threads > self._most:
+            self._create(threads)
+        self._threads = threads
 
     def listed(self, launches: Sequence[NativeLaunch]) -> _List:
         """Launches as the library reads them, and room for what they take.
@@ -139,10 +140,11 @@ class NativePool:
         self._library.run_step(self._pool, ctypes.byref(launches), self._threads)
 
     def _create(self, most: int) -> None:
-        self._end()
-        self._pool = ctypes.c_void_p(self._library.pool_create(most))
-        if not self._pool:
+        made = ctypes.c_void_p(self._library.pool_create(most))
+        if not made:  # what it had still runs
             raise DeviceUnavailable(f"the system gives no {most} threads; ask for fewer")
+        self._end()
+        self._pool = made
         self._most = most
         self._end = weakref.finalize(self, self._library.pool_destroy, self._pool)
         self._reserve(*self._reserved)

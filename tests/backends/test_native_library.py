@@ -104,3 +104,76 @@ def test_a_list_gives_the_same_on_any_number_of_threads() -> None:
                 _chain(own, a, b, length)()
                 np.testing.assert_array_equal(a, wanted[0])
                 np.testing.assert_array_equal(b, wanted[1])
+
+
+def test_a_thread_that_comes_late_takes_nothing_of_rows_that_came_later() -> None:
+    """A launch in the middle of a list writes how many rows those before it have, as no compile
+    makes but an artifact could: whoever goes on has closed what is behind."""
+    own = _pool()
+    rows, one = np.array([1], np.int32), np.array([1], np.int32)
+    a, out = np.ones((64, WIDTH), np.float32), np.zeros((64, WIDTH), np.float32)
+    kept: list[object] = []
+
+    def launch(symbol: str, arrays: list[np.ndarray], numbers: tuple[int, ...]) -> NativeLaunch:
+        places = [array.ctypes.data for array in arrays]
+        packed = PackedParameters([*places, *(Scalar("i32", n) for n in numbers)])
+        kept.append(arrays)
+        return NativeLaunch(own.kernel(symbol), packed, 1 << 12, (arrays,))
+
+    def writes(count: int) -> NativeLaunch:
+        """The place of the largest of logits, which is the number of rows."""
+        logits, position = np.zeros(80, np.float32), np.array([79], np.int32)
+        logits[count] = 1.0
+        return launch("index_select", [logits, position, rows, one], (0, 1, 1, 80))
+
+    adds = launch("add_f32", [a, a, out, rows], (64, WIDTH, WIDTH, WIDTH, WIDTH))
+    steps = StepList(own, (adds, writes(64), adds, writes(1)) * 20)
+    for threads in (2, 5):
+        own.use_threads(threads)
+        for _ in range(200):
+            out[:] = 0.0
+            steps()
+            assert (out == 2.0).all()
+            assert rows.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "tiles", "suffix"),
+    [
+        ((), False, ""),
+        (("avx512f",), True, ""),
+        (BUILDS["x86-64-v3"].more["_avx512"].features, True, "_avx512"),
+        (BUILDS["x86-64-v3"].more["_avx512bf16"].features, True, "_avx512bf16"),
+        (BUILDS["x86-64-v3"].more["_amx"].features, False, "_avx512bf16"),
+        (BUILDS["x86-64-v3"].more["_amx"].features, True, "_amx"),
+    ],
+)
+def test_kernels_are_the_best_whose_features_are_all_here(
+    monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], tiles: bool, suffix: str
+) -> None:
+    """By what the processor says, and the system of tiles; nothing runs."""
+    features = {*libraries()[CPU.arch].features, *more}
+    monkeypatch.setattr(pool, "_processor_features", lambda: features)
+    load = pool._loaded  # pyright: ignore[reportPrivateUsage]
+
+    def loaded(content: bytes) -> object:
+        found = load(content)
+        monkeypatch.setattr(found, "allow_tiles", lambda: int(tiles), raising=False)
+        return found
+
+    monkeypatch.setattr(pool, "_loaded", loaded)
+    assert _pool().suffix == suffix
+
+
+def test_threads_that_the_system_does_not_give_leave_those_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = _pool()
+    library = own._library  # pyright: ignore[reportPrivateUsage]
+    with monkeypatch.context() as refusing:
+        refusing.setattr(library, "pool_create", lambda most: None, raising=False)  # pyright: ignore[reportUnknownLambdaType]
+        with pytest.raises(DeviceUnavailable, match="gives no 4 threads; ask for fewer"):
+            own.use_threads(4)
+    a, b = np.ones((2, ROWS, WIDTH), np.float32)
+    _chain(own, a, b, 1)()
+    assert (b == 2.0).all()

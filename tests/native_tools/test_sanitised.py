@@ -21,6 +21,7 @@ from native_tools.build import COMPILER, built
 from native_tools.launch_file import Bytes, Recorded, read_back, write
 from native_tools.recording import recording
 from numpy.typing import NDArray
+from tiny import PLAIN
 
 from lostwax.backends.cpu.library import libraries
 from lostwax.backends.cpu.lowerings import lowerings
@@ -38,6 +39,10 @@ ODD = np.array([np.nan, np.inf, -np.inf, -0.0, 3e38, -3e38, 1e-40, 0.0], np.floa
 SECONDS = 30
 
 
+INT8 = (PLAIN | {"torch_dtype": "bfloat16"}, {"weights": "int8"})
+"""Which no GPU holds."""
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where programs are built, once a session."""
@@ -52,7 +57,7 @@ def launches() -> list[Recorded]:
     environment = Environment(CPU, native_driver, build_native, "executed", {})
     own = [low for low in lowerings(CPU) if low.name.startswith(NATIVE)]
     with recording() as recorder:
-        for config, chosen in FORMATS.values():
+        for config, chosen in (*FORMATS.values(), INT8):
             captured = capture(parse_config(config), 16)
             module = run(captured.module, (AssignFormatsPass(**chosen),))
             outcomes = certify_all(

@@ -1,6 +1,7 @@
 // Products of bf16 rows with int8 weights in whole numbers. 128 places of a row become numbers of 16
-// bits with one scale, which keeps eight bits more than the largest of them has in bf16; 128 products
-// of theirs with int8 fit into 32 bits, so a sum is exact in any order, on any instruction set.
+// bits with one scale; 128 products of theirs with int8 fit into 32 bits, so a sum is exact in any
+// order, on any instruction set. Where one place stands out so far that the others would lose more
+// than bf16 has rounded off (`PEAK`), or is not finite, the 128 meet their weights in f32.
 
 #pragma once
 
@@ -17,24 +18,35 @@ typedef int16_t vw __attribute__((vector_size(4 * LANES), aligned(2), may_alias)
 const float MOST_WHOLE = 32767.0f;
 const int64_t WHOLE_ROW = K_BLOCK + 2; // the last pair of a row may have one place
 
-// One block of a row, and its scale; what is not finite makes all that it meets NaN.
+// The largest of a block to the mean of its magnitudes: half a step is then 2^-11 of that mean, and
+// bf16 rounds off up to 2^-9 of each number.
+const float PEAK = 32.0f;
+const float IN_F32 = -1.0f; // no scale
+
+// One block of a row and its scale, or zeros and IN_F32.
 template <typename T> inline float whole_block(int16_t *to, const T *x, int64_t count) {
-  float amax = block_amax(x, count);
-  bool finite = amax < __builtin_inff();
+  float amax = block_amax(x, count), total = 0.0f;
+  vf totals = same(0.0f);
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    totals += (vf)((vu)load(x + i) & 0x7fffffff);
+  total = sum_of(totals);
+  for (; i < count; i++)
+    total += __builtin_fabsf(wide(x[i]));
+  bool even = amax * (float)count <= PEAK * total && amax < 1e37f; // else a sum may be infinite
   // 1e-30: what is smaller than this is 0, whose inverse would be no number
-  float factor = finite && amax > 1e-30f ? MOST_WHOLE / amax : 0.0f;
+  float factor = even && amax > 1e-30f ? MOST_WHOLE / amax : 0.0f;
   const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to a whole number
   const int32_t of_magic = 0x4b400000;
-  int64_t i = 0;
-  for (; finite && i + LANES <= count; i += LANES)
+  for (i = 0; even && i + LANES <= count; i += LANES)
     *(vs *)(to + i) =
         __builtin_convertvector((vi)(load(x + i) * same(factor) + same(magic)) - of_magic, vs);
   for (; i < count; i++) {
-    float moved = (finite ? wide(x[i]) : 0.0f) * factor + magic;
+    float moved = (even ? wide(x[i]) : 0.0f) * factor + magic;
     to[i] = (int16_t)(__builtin_bit_cast(int32_t, moved) - of_magic);
   }
   to[count] = 0; // the pair of the last, where it has none
-  return finite ? amax / MOST_WHOLE : __builtin_nanf("");
+  return even ? amax / MOST_WHOLE : IN_F32;
 }
 
 // Rows of so many blocks, and the scale of each.
@@ -152,7 +164,7 @@ template <typename X, typename W>
 void multiply_integers(X x, int64_t rows, Tiles<W> w, int64_t count, Places<float> out,
                        int64_t num_tiles, Room *room, bool adds) {
   int16_t *whole = (int16_t *)room->x;
-  float *scales = room->x + ROW_BLOCK * K_BLOCK;
+  float *scales = room->x + ROW_BLOCK * K_BLOCK, *one = scales + ROW_BLOCK;
   for (int64_t k = 0; k < count; k += K_BLOCK) {
     int64_t held = smaller(K_BLOCK, count - k);
     for (int64_t r = 0; r < rows; r++)
@@ -164,6 +176,11 @@ void multiply_integers(X x, int64_t rows, Tiles<W> w, int64_t count, Places<floa
                num_tiles, adds || k > 0);
     else
       all_rows(from, rows, here, held, out, num_tiles, adds || k > 0);
+    for (int64_t r = 0; r < rows; r++)
+      if (scales[r] == IN_F32) { // to what its zeros gave
+        copy(one, x[r] + k, held);
+        all_rows(Rows<float>{one, 0}, 1, w.from(0, k), held, out.behind(r), num_tiles, true);
+      }
   }
 }
 

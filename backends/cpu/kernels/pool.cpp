@@ -82,6 +82,15 @@ void nap() {
 // that comes late reads, which may be the next step's.
 uint64_t closed(uint32_t step) { return (uint64_t)step << 32 | 0xffffffffu; }
 
+// Leave no chunk of a launch to whoever comes later, unless it is another step's by now.
+void close(const Team &team) {
+  uint64_t *taken = &team.progress->taken, seen = __atomic_load_n(taken, __ATOMIC_ACQUIRE);
+  while (seen >> 32 == team.step && seen != closed(team.step) &&
+         !__atomic_compare_exchange_n(taken, &seen, closed(team.step), true, __ATOMIC_ACQ_REL,
+                                      __ATOMIC_ACQUIRE))
+    continue;
+}
+
 // Until all chunks of a launch are done; false where its step is over.
 bool wait_for(const Team &team) {
   uint64_t all = (uint64_t)team.step << 32 | team.chunks;
@@ -112,9 +121,9 @@ void walk(Pool *pool, int thread) {
     list->records[i].kernel(list->records[i].params, &team);
     if (!wait_for(team))
       return;
+    close(team); // before the next, which may write how many rows this one reads
     if (thread)
       continue;
-    __atomic_store_n(&team.progress->taken, closed(team.step), __ATOMIC_RELEASE);
     // An exchange, as who called may write the next number of rows only behind what was closed.
     __atomic_exchange_n(&pool->at, (uint64_t)team.step << 32 | (uint64_t)(i + 1), __ATOMIC_ACQ_REL);
   }

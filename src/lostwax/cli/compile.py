@@ -127,7 +127,8 @@ def compile(
     weights
         How the weights of products are held. model: as the dtype says. stored: FP8 as in the
         checkpoint, with fp32 too. dequantised: in the dtype. int8: with a scale a row, whatever
-        the checkpoint stores, and on the CPU without rounding what they multiply.
+        the checkpoint stores; on the CPU bf16 rows meet them as 16-bit numbers, fp32 rows as they
+        are.
     kv_layout
         How the latent cache is stored. model: in the dtype. fp8_656: 8-bit latents with a scale
         for 128, bf16 rope keys. fp8_576: everything 8-bit without scales.
