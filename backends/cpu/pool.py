@@ -11,6 +11,7 @@ import hashlib
 import os
 import weakref
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from lostwax.backends.cpu.library import libraries
@@ -150,8 +151,10 @@ class NativePool:
         self._reserve(*self._reserved)
 
 
+@cache
 def _loaded(content: bytes) -> ctypes.CDLL:
-    """The library from memory: what was verified is what runs, and no disk need be writable."""
+    """The library from memory: what was verified is what runs, and no disk need be writable. Once
+    a process, as its file stays open; it has no state of its own."""
     # It stays open: a name that was loaded is that library to the linker, whatever lies there now.
     file = os.memfd_create("lostwax-native")
     with os.fdopen(os.dup(file), "wb") as out:

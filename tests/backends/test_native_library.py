@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,14 @@ def test_a_processor_without_a_feature_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pool, "_processor_features", lambda: {"avx2", "fma"})
     with pytest.raises(DeviceUnavailable, match=r"lacks bmi1, bmi2.*another target"):
         _pool()
+
+
+def test_a_process_opens_the_library_once() -> None:
+    _pool()
+    before = len(os.listdir("/proc/self/fd"))
+    pools = [_pool() for _ in range(3)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len({own.kernel("add_f32") for own in pools}) == 1
 
 
 def test_an_unknown_kernel_is_told() -> None:
